@@ -1,0 +1,13 @@
+"""What the engine refuses, and why. Raised by `Engine.submit`, before anything is accepted."""
+
+
+class Refused(Exception):
+    """A submission that was not accepted; nothing of it is kept."""
+
+
+class RequestTooLong(Refused, ValueError):
+    """Prompt and max_tokens together can never fit, however empty the server is."""
+
+
+class EngineDead(Refused, RuntimeError):
+    """The engine has ended: it is shutting down, or it failed."""
