@@ -75,10 +75,8 @@ class Scheduler:
     def schedule(self) -> Batch:
         num_decoding = sum(request.is_decoding for request in self.running)
         self._step = _Step(self._limits.max_num_batched_tokens - num_decoding)
-        num_preemptions = self.num_preemptions
         self._continue_running()
-        if self.num_preemptions == num_preemptions:
-            self._admit_waiting()
+        self._admit_waiting()
         freed, self._freed = tuple(self._freed), []
         return Batch(freed, tuple(self._step.opened), tuple(self._step.grown), tuple(self._step.chunks))
 

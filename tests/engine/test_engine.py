@@ -243,11 +243,19 @@ async def test_reports_add_up_to_what_happened() -> None:
     assert (reports[-1].num_running, reports[-1].num_waiting) == (0, 0)
 
 
-async def test_an_idle_engine_waits_for_its_inbox() -> None:
-    runner = FakeRunner()
-    async with running(runner) as engine:
-        await read(ask(engine, [1]))
-        await until(lambda: runner.owners == {})
-        num_steps = len(runner.batches)
-        await asyncio.sleep(0.05)
-        assert len(runner.batches) == num_steps
+async def test_an_idle_engine_waits_for_its_inbox_instead_of_looking_again_and_again() -> None:
+    class CountingEngine(Engine):
+        num_turns = 0
+
+        def _drain(self) -> None:
+            self.num_turns += 1
+            super()._drain()
+
+    engine = CountingEngine(FakeRunner(), BYTES, Limits(4, 16))
+    engine.start()
+    await read(ask(engine, [1]))
+    await asyncio.sleep(0.05)
+    num_turns = engine.num_turns
+    await asyncio.sleep(0.05)
+    assert engine.num_turns == num_turns
+    await asyncio.to_thread(engine.stop)

@@ -43,9 +43,10 @@ def test_a_stop_string_ends_with_stop_even_on_the_last_token_allowed() -> None:
     assert (events[-1].finish_reason, events[-1].stop_reason) == (FinishReason.STOP, "bc")
 
 
-def test_stop_strings_wait_for_min_tokens() -> None:
-    params = RequestParams(9, sampling=SamplingParams(min_tokens=3), stop=("b",))
-    assert text(run(params, "abab")) == "aba"
+@pytest.mark.parametrize(("min_tokens", "printed"), [(2, "a"), (3, "aba"), (4, "aba"), (5, "ababa")])
+def test_stop_strings_wait_for_min_tokens(min_tokens: int, printed: str) -> None:
+    params = RequestParams(9, sampling=SamplingParams(min_tokens=min_tokens), stop=("b",))
+    assert text(run(params, "ababab")) == printed
 
 
 def test_half_a_character_at_the_end_is_not_swallowed() -> None:

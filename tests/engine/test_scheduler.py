@@ -137,6 +137,14 @@ def test_when_blocks_run_out_the_youngest_is_set_back_and_its_output_is_unchange
     assert [output(request) for request in together] == [output(request) for request in alone]
 
 
+def test_those_set_back_come_before_those_that_never_ran_in_the_order_they_came() -> None:
+    bench = Bench(FakeRunner(num_blocks=6, block_size=4), max_num_seqs=3)
+    requests = [bench.add(str(number), [number], max_tokens=20) for number in range(1, 6)]
+    while len(bench.scheduler.running) > 1 or bench.scheduler.num_preemptions < 2:
+        bench.step()
+    assert list(bench.scheduler.waiting) == requests[1:]
+
+
 def test_a_request_that_was_set_back_is_recomputed_from_prompt_and_output() -> None:
     bench = Bench(FakeRunner(num_blocks=4, block_size=4))
     old = bench.add("old", [1] * 4, max_tokens=12)
