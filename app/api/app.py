@@ -1,0 +1,75 @@
+"""Puts the HTTP surface together: routers, errors, ids, keys, and the engine's life inside the server's.
+
+Knows no route's business and builds no model or engine: it is given them.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api.auth import ApiKeys
+from app.api.chat import Chat
+from app.api.completions import Completions
+from app.api.errors import install_error_handlers
+from app.api.generation import Generation
+from app.api.health import HealthChecks
+from app.api.metrics import Metrics
+from app.api.models import Models
+from app.api.request_id import RequestIds
+from app.api.served import ServedModel
+from app.api.slots import SlotViews
+from app.api.stream import PING_AFTER_S
+from app.api.tokens import Tokenization
+from app.engine.engine import Engine
+from app.version import installed_version
+
+DESCRIPTION = """Serves small language models, every request in a KV cache slot of its own.
+
+The fields of requests are strict: one that is not supported is refused by name."""
+
+
+def create_app(
+    served: ServedModel,
+    engine: Engine,
+    metrics: Metrics,
+    api_keys: Sequence[str] = (),
+    ping_after_s: float = PING_AFTER_S,
+) -> FastAPI:
+    """`metrics.observe` is what the engine was built with. No API keys: everybody may ask."""
+    app = FastAPI(
+        title="slotwise",
+        description=DESCRIPTION,
+        version=installed_version(),
+        lifespan=_lifespan(engine),
+        redirect_slashes=False,
+    )
+    generation = Generation(served, engine, ping_after_s)
+    for resource in (
+        Completions(generation),
+        Chat(generation),
+        Models(served),
+        Tokenization(served),
+        SlotViews(engine),
+        HealthChecks(engine),
+        metrics,
+    ):
+        app.include_router(resource.router())
+    install_error_handlers(app)
+    if api_keys:
+        app.add_middleware(ApiKeys, keys=api_keys)
+    app.add_middleware(RequestIds)  # the outermost: whatever is answered bears an id
+    return app
+
+
+def _lifespan(engine: Engine) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+
+    return lifespan

@@ -1,0 +1,43 @@
+"""A request's body: read, refused unless it is JSON, parsed strictly, and described in /docs.
+
+FastAPI's own parsing is not used: it takes true and "16" for integers, lets NaN and half surrogate pairs pass, and
+answers 422 with the client's input in it.
+"""
+
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from app.api.errors import UnsupportedContent, invalid_request
+from app.api.schemas.wire import WireRequest
+
+Body = TypeVar("Body", bound=WireRequest)
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Raises UnsupportedContent or InvalidRequest."""
+    _require_json(request)
+    raw = await request.body()
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid_request(error) from None
+
+
+def describe_body(path: str, kind: type[WireRequest]) -> dict[str, Any]:
+    """The `requestBody` of the operation POST `path`. Definitions stay inside its schema, so references are pointers to
+    there."""
+    content = f"#/paths/{path.replace('/', '~1')}/post/requestBody/content/application~1json/schema"
+    schema = kind.model_json_schema(ref_template=content + "/$defs/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _require_json(request: Request) -> None:
+    """A body of another type is refused even where it would parse: a foreign web page can send text/plain across
+    origins without asking, but not JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedContent("The body must be JSON, with the header Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedContent("The body must not be compressed; leave the header Content-Encoding out.")

@@ -1,0 +1,117 @@
+"""One table: what went wrong → the status and OpenAI's error body. No other file chooses a status for a failure.
+
+Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.engine.errors import EngineDead, RequestTooLong
+
+MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
+MAX_PARAM = 80
+
+
+class InvalidRequest(ValueError):
+    """A request that can be read and is wrong in one field, or in the body as a whole (no field)."""
+
+    def __init__(self, param: str | None, problem: str) -> None:
+        self.param = param and param[:MAX_PARAM]
+        super().__init__(f"{self.param}: {problem}" if param else problem)
+
+
+class WrongApiKey(ValueError):
+    """No API key, or one that the server does not have."""
+
+
+class UnknownModel(ValueError):
+    """No model of that name is served."""
+
+
+class UnsupportedContent(ValueError):
+    """A body in an encoding that is not read; names the header."""
+
+
+class GenerationFailed(Exception):
+    """The engine ended a request with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    status: int
+    type: str = "invalid_request_error"
+    code: str | None = None
+    message: str | None = None  # None: the exception's own
+    param: str | None = None  # None: the exception's own, if it has one
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
+    return {
+        InvalidRequest: ErrorKind(400),
+        RequestTooLong: ErrorKind(400, code="context_length_exceeded", param="max_tokens"),
+        ClientDisconnect: ErrorKind(400, message="The body ended before its time."),
+        WrongApiKey: ErrorKind(401, code="invalid_api_key", headers={"www-authenticate": "Bearer"}),
+        UnknownModel: ErrorKind(404, code="model_not_found", param="model"),
+        UnsupportedContent: ErrorKind(415),
+        GenerationFailed: ErrorKind(500, "server_error"),
+        EngineDead: ErrorKind(503, "server_error", "engine_dead", headers={"retry-after": "5"}),
+        Exception: ErrorKind(500, "server_error", message="The server failed at this request; its log says why."),
+    }
+
+
+def kinds_of_statuses() -> Mapping[int, ErrorKind]:
+    """What the router refuses by itself."""
+    return {
+        404: ErrorKind(404, code="not_found", message="There is no such route; GET /docs lists those there are."),
+        405: ErrorKind(405, code="method_not_allowed", message="This route has other methods; see the header Allow."),
+    }
+
+
+def kind_of(error: Exception) -> ErrorKind:
+    if isinstance(error, HTTPException):
+        return kinds_of_statuses().get(error.status_code, ErrorKind(error.status_code, message=error.detail))
+    kinds = kinds_of_errors()
+    return next(kinds[base] for base in type(error).__mro__ if base in kinds)
+
+
+def error_body(error: Exception) -> dict[str, dict[str, str | None]]:
+    kind = kind_of(error)
+    message = kind.message or str(error)
+    if len(message) > MAX_MESSAGE:
+        message = message[: MAX_MESSAGE - 1] + "…"
+    param = kind.param or getattr(error, "param", None)
+    return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+
+def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    kind = kind_of(error)
+    return JSONResponse(error_body(error), kind.status, {**(headers or {}), **kind.headers})
+
+
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """The first thing that pydantic found wrong, without what the client sent."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    names = [*first["loc"], *([first["ctx"]["field"]] if "field" in first.get("ctx", {}) else [])]
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return InvalidRequest(".".join(str(name) for name in names) or None, message)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    for exception in (*kinds_of_errors(), HTTPException):
+        app.add_exception_handler(exception, _answer_unforeseen if exception is Exception else _answer)
+
+
+async def _answer(_: Request, error: Exception) -> JSONResponse:
+    return error_response(error, error.headers if isinstance(error, HTTPException) else None)
+
+
+async def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Such an exception is answered outside the middleware that adds the request's id."""
+    return error_response(error, {"x-request-id": request.state.request_id})

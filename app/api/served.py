@@ -1,0 +1,57 @@
+"""The model as the API sees it: names, limits, defaults, and the two things it asks of a tokenizer and a chat template.
+
+Protocols instead of classes, so that the API is tested without a model. Says what is served; runs nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.api.errors import UnknownModel
+from model.batch import SamplingParams
+
+
+class Tokenizer(Protocol):
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """The bytes of each token id."""
+
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """Never printed."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str: ...
+
+
+class ChatTemplate(Protocol):
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **variables: Any
+    ) -> str:
+        """Raises ValueError with the template's own words where it refuses the messages."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    names: tuple[str, ...]  # the first is what answers call it; a request may use any
+    root: str  # where it was loaded from
+    created: int  # Unix time, seconds
+    max_model_len: int
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None  # None: no chat with this model
+    eos_token_ids: frozenset[int]
+    defaults: SamplingParams = field(default_factory=SamplingParams)
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def require(self, name: str | None) -> None:
+        """Raises UnknownModel for a name that this is not; no name means this one."""
+        if name is not None and name not in self.names:
+            raise UnknownModel(f"There is no such model here; this server has {', '.join(self.names)}.")

@@ -1,0 +1,112 @@
+"""The composition root: settings → model → engine → HTTP, and the order in which they start and end.
+
+A start that cannot succeed fails before anybody is let in. No rule of scheduling, HTTP or loading is here.
+"""
+
+import gc
+import logging
+import socket
+import sys
+import threading
+import time
+from contextlib import closing
+from dataclasses import asdict
+
+from app.api.app import create_app
+from app.api.metrics import Metrics
+from app.api.served import ServedModel
+from app.banner import Banner
+from app.engine.detokenizer import Vocabulary
+from app.engine.engine import Engine
+from app.engine.scheduler import Limits
+from app.listener import open_port, take_address
+from app.server import Server
+from app.settings import ServeSettings
+from app.signals import ending_at_once
+from app.version import installed_version
+from model.batch import SamplingParams
+from model.load import LoadedModel, load, locate
+
+# The engine thread lets go of the interpreter in every torch operation and wants it back at once. At Python's 5 ms, an
+# event loop with work to do would make it wait that long after each of the hundreds of operations of a step.
+SWITCH_INTERVAL_SECONDS = 0.0005
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serves until a signal comes (status 0) or the engine dies (1). Raises AddressError or ModelError if it cannot."""
+    configure_logging(settings.log_level)
+    with closing(take_address(settings.host, settings.port)) as sock:
+        options = settings.load_options()
+        locate(options)  # may download: an end in the middle of that has something to clean up
+        with ending_at_once("slotwise serve"):
+            loaded = load(options)
+        gc.collect()
+        gc.freeze()  # what a model is made of stays: no collection in the middle of a step need look at it again
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        return run(settings, loaded, sock)
+
+
+def run(settings: ServeSettings, loaded: LoadedModel, sock: socket.socket) -> int:
+    """Builds engine, API and server around the model, and runs them. Raises AddressError."""
+    engine_died = threading.Event()
+    metrics = Metrics()
+    engine = Engine(
+        loaded.runner,
+        Vocabulary(loaded.tokenizer.token_bytes, loaded.tokenizer.special_token_ids),
+        Limits(settings.max_num_seqs, settings.max_num_batched_tokens),
+        observe=metrics.observe,
+        on_death=engine_died.set,
+    )
+    served = describe(settings, loaded)
+    app = create_app(served, engine, metrics, settings.keys)
+    banner = make_banner(settings, loaded, served, sock)
+    open_port(sock)
+    Server(app, engine_died, on_ready=lambda: show(banner), stop=engine.stop).run([sock])
+    return 1 if engine_died.is_set() else 0
+
+
+def describe(settings: ServeSettings, loaded: LoadedModel) -> ServedModel:
+    """The model as the API sees it."""
+    recommended = {name: value for name, value in asdict(loaded.generation).items() if value is not None}
+    return ServedModel(
+        names=settings.served_model_name or (loaded.name,),
+        root=str(loaded.path),
+        created=int(time.time()),
+        max_model_len=loaded.runner.info.max_model_len,
+        tokenizer=loaded.tokenizer,
+        chat_template=loaded.chat_template,
+        eos_token_ids=loaded.eos_token_ids,
+        defaults=SamplingParams(**recommended),
+    )
+
+
+def make_banner(settings: ServeSettings, loaded: LoadedModel, served: ServedModel, sock: socket.socket) -> Banner:
+    host, port = sock.getsockname()[:2]
+    return Banner(
+        version=installed_version(),
+        model=served.name,
+        architecture=loaded.architecture,
+        num_parameters=loaded.num_parameters,
+        path=served.root,
+        info=loaded.runner.info,
+        num_slots=settings.max_num_seqs,
+        address=(host, port),
+        needs_key=bool(settings.keys),
+        can_chat=served.chat_template is not None,
+    )
+
+
+def show(banner: Banner) -> None:
+    """On standard output, where a pipe or a log has it at once."""
+    sys.stdout.write(f"{banner}\n")
+    sys.stdout.flush()
+
+
+def configure_logging(level: str) -> None:
+    """One line for each event, on standard error. The libraries' own accounts, uvicorn's of each start and end among
+    them, are for --log-level debug; warnings of theirs are always told."""
+    chosen = logging.getLevelNamesMapping()[level.upper()]
+    theirs = chosen if chosen == logging.DEBUG else max(chosen, logging.WARNING)
+    logging.basicConfig(level=theirs, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for ours in ("app", "model"):
+        logging.getLogger(ours).setLevel(chosen)

@@ -1,0 +1,66 @@
+"""uvicorn, with this server's way of ending: from the inside out. The engine first gives every open request its last
+event, the responses carry it to their clients, then the connections close. What is served is not known here."""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_END = 8  # whatever happens: a step that never returns does not keep the process
+SECONDS_TO_CLOSE = 3  # for clients to take what is on its way to them once everything has ended
+SECONDS_KEPT_ALIVE = 75  # of an idle connection: longer than proxies keep theirs, so that it is they who close
+
+
+class Server(uvicorn.Server):
+    """Ends when a signal comes or when `failed` is set. `on_ready` is called once clients are let in, `stop` (which may
+    block) when the end begins."""
+
+    def __init__(
+        self, app: Any, failed: threading.Event, on_ready: Callable[[], None], stop: Callable[[], None]
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=SECONDS_KEPT_ALIVE,
+            timeout_graceful_shutdown=SECONDS_TO_CLOSE,
+        )
+        super().__init__(config)
+        self._failed = failed
+        self._on_ready = on_ready
+        self._stop = stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._failed.is_set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        limit = threading.Timer(SECONDS_TO_END, _give_up)
+        limit.daemon = True
+        limit.start()
+        await asyncio.to_thread(self._stop)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """The first signal ends everything in order, the second at once. (uvicorn's own would raise the signal again at
+        the end, which makes an orderly end look like a crash.)"""
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+
+
+def _give_up() -> None:
+    logger.critical("the server does not come to its end within %d seconds; it is cut off", SECONDS_TO_END)
+    os._exit(1)

@@ -1,0 +1,206 @@
+"""Every option once: its flag, its name in the environment, its default, its meaning and its bounds.
+
+A flag wins over the environment, the environment over the default; an empty environment variable counts as unset.
+`app/arguments.py` makes the command line, its help and its errors of these classes. Nothing here starts, loads or
+prints anything; the one file that is read is that of the API keys.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model.options import DEFAULT_MODEL_NAME, BackendName, DeviceName, DTypeName, LoadOptions
+
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])i?)?b?", re.IGNORECASE)
+
+
+def parse_size(text: object) -> object:
+    """`4096`, `4k`, `1.5g`, `2GiB` → a whole number; a fraction of one is dropped.
+
+    k, m, g and t are 1024 and its powers, always: in either case, with or without `i`, with or without `B`. So a
+    context of 4k is 4096 tokens, and a memory of 2g is what docker and the JVM call 2g. (vLLM's k is 1000, its K 1024.)
+    """
+    if not isinstance(text, str):
+        return text
+    match = SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("must be a size such as 4096, 512m or 2GiB")
+    number, unit = match.groups()
+    scale: int = 1024 ** " kmgt".index(unit.lower()) if unit else 1
+    return int(float(number) * scale) if "." in number else int(number) * scale
+
+
+def parse_count(text: object) -> object:
+    """A size of something that is not bytes: `4k`, but not `4kB`."""
+    if isinstance(text, str) and not (SIZE.fullmatch(text.strip()) and text.strip()[-1] not in "bB"):
+        raise ValueError("must be a whole number such as 4096 or 4k")
+    return parse_size(text)
+
+
+def split_list(value: object) -> object:
+    """One text or several, each perhaps with several values between commas → all the values."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    return tuple(item.strip() if isinstance(item, str) else item for text in texts for item in _split(text))
+
+
+def _split(text: object) -> Sequence[object]:
+    return text.split(",") if isinstance(text, str) else (text,)
+
+
+def check_text(text: str) -> str:
+    if not (text and text.isprintable()):
+        raise ValueError("must be one line of text, and not empty")
+    return text
+
+
+def check_key(key: str) -> str:
+    """A key as an HTTP header can carry it. The message must not show it."""
+    if not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError("a key must be one or more visible ASCII characters, without spaces")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """The API keys of a file, read once. One key a line; empty lines and those that begin with # do not count."""
+
+    path: Path
+    keys: tuple[SecretStr, ...]
+
+    @classmethod
+    def read(cls, value: object) -> "KeyFile":
+        path = Path(str(value)).expanduser()
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except UnicodeDecodeError as error:
+            raise ValueError("the file is not UTF-8 text") from error
+        except OSError as error:
+            raise ValueError(f"the file cannot be read: {error.strerror}") from error
+        keys = tuple(SecretStr(check_key(line)) for line in lines if line and not line.startswith("#"))
+        if not keys:
+            raise ValueError("the file has no key in it; write one key a line")
+        return cls(path, keys)
+
+
+def option(group: str, metavar: str, meaning: str, default: Any, *, said: str = "", **bounds: Any) -> Any:
+    """A field with what its help needs: its heading, its value's stand-in, and `said`, a default in words."""
+    shown: dict[str, Any] = {"group": group, "metavar": metavar, "said": said}
+    return Field(default, description=meaning, json_schema_extra=shown, **bounds)
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+Count = Annotated[int, BeforeValidator(parse_count)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Names = Annotated[tuple[Text, ...], NoDecode, BeforeValidator(split_list)]
+Key = Annotated[SecretStr, BeforeValidator(check_key)]
+Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(split_list)]
+ReadKeyFile = Annotated[Annotated[KeyFile, BeforeValidator(KeyFile.read)] | None, NoDecode]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class PullSettings(BaseSettings):
+    """Options of `slotwise pull`."""
+
+    model_config = SettingsConfigDict(env_prefix="SLOTWISE_", env_ignore_empty=True, frozen=True)
+
+    cache_dir: Path | None = option(
+        "Model", "FOLDER", "Where the fetched default model is kept.", None, said="the user's cache folder"
+    )
+
+
+class ServeSettings(PullSettings):
+    """Options of `slotwise serve`."""
+
+    model: Text = option(
+        "Model",
+        "MODEL",
+        "GGUF file, Hugging Face folder (config.json, safetensors, tokenizer.json) or MiniMind .pth file.",
+        DEFAULT_MODEL_NAME,
+        said="SmolLM2-135M-Instruct, fetched once",
+    )
+    tokenizer: Text | None = option(
+        "Model",
+        "FOLDER",
+        "Folder of the tokenizer.json of a model that has none (.pth).",
+        None,
+        said="beside the model",
+    )
+    served_model_name: Names = option(
+        "Model", "NAME", "What clients call the model; several: repeat it, or put commas.", (), said="the file's"
+    )
+
+    backend: BackendName = option("Computation", "NAME", "What computes the model: auto or torch.", "auto")
+    device: DeviceName = option("Computation", "NAME", "Where: auto (a GPU if there is one), cpu or cuda.", "auto")
+    dtype: DTypeName = option("Computation", "TYPE", "Of the weights: auto, float32, bfloat16 or float16.", "auto")
+    kv_dtype: DTypeName = option("Computation", "TYPE", "Of the KV cache: auto, float32, bfloat16 or float16.", "auto")
+    threads: int | None = option("Computation", "N", "CPU threads.", None, said="the physical cores", ge=1, le=1024)
+    debug_poison: bool = option(
+        "Computation", "", "Fill free KV blocks and unused positions with NaN, so that a stray read shows.", False
+    )
+
+    max_model_len: Count | None = option(
+        "Limits", "N", "Most tokens of one request, prompt and answer.", None, said="the model's own", ge=1, le=2**24
+    )
+    max_num_seqs: Count = option("Limits", "N", "Most requests that run at once; others wait.", 64, ge=1, le=2**14)
+    max_num_batched_tokens: Count = option(
+        "Limits", "N", "Most tokens of one step; a long prompt is read over several.", 256, ge=1, le=2**20
+    )
+    kv_cache_memory: Size | None = option(
+        "Limits",
+        "SIZE",
+        "Most memory of the KV cache, such as 512m or 2GiB: a limit, not a reservation.",
+        None,
+        said="half of what is free, at most max-num-seqs full contexts",
+        ge=1,
+        le=2**50,
+    )
+
+    host: Text = option("Server", "ADDRESS", "Address to listen on; 0.0.0.0 for every network.", "127.0.0.1")
+    port: int = option("Server", "N", "Port to listen on; 0 takes any that is free.", 8000, ge=0, le=65535)
+    api_key: Keys = option(
+        "Server", "KEY", "Key that clients must send; repeatable. `ps` shows it: prefer a file.", (), said="none needed"
+    )
+    api_key_file: ReadKeyFile = option(
+        "Server", "FILE", "Keys, one a line; lines that begin with # are comments.", None
+    )
+    log_level: LogLevel = option("Server", "LEVEL", "debug, info, warning, error or critical.", "info")
+
+    @model_validator(mode="after")
+    def _a_step_holds_every_running_request(self) -> Self:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"--max-num-batched-tokens {self.max_num_batched_tokens} is less than "
+                f"--max-num-seqs {self.max_num_seqs}; each running request needs a token in every step, "
+                "so raise the one or lower the other"
+            )
+        return self
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key that opens the server; none: it is open to all."""
+        from_file = self.api_key_file.keys if self.api_key_file else ()
+        return tuple(key.get_secret_value() for key in (*self.api_key, *from_file))
+
+    def load_options(self) -> LoadOptions:
+        return LoadOptions(
+            model=self.model,
+            tokenizer=self.tokenizer,
+            backend=self.backend,
+            device=self.device,
+            dtype=self.dtype,
+            kv_dtype=self.kv_dtype,
+            num_threads=self.threads,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            kv_cache_memory=self.kv_cache_memory,
+            debug_poison=self.debug_poison,
+            cache_dir=self.cache_dir,
+        )

@@ -1,0 +1,177 @@
+"""A model's chat template: messages in, the prompt's text out, byte for byte as transformers' apply_chat_template
+has it.
+
+A template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, with nothing in reach but the
+values it is given. Token ids are no business of this module.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from model.errors import ModelError
+from model.formats.tokenizer_folder import FolderConfig
+
+# What an expression in a template can raise besides jinja2's own errors. `{{ 1 / 0 }}` is the template's fault, or the
+# fault of the messages it was given; it is never ours.
+_PYTHON_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # clients name it differently; the first one counts
+_PROBE_ANSWER = "slotwise-probe-answer"
+
+
+class ChatTemplateError(ValueError):
+    """A template that does not compile, or does not take these messages. The message is the template's own."""
+
+
+class ChatTemplate:
+    """Compiled once, rendered from any thread."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str], tool_use_source: str | None = None) -> None:
+        """`special_tokens` are variables of the template: {"bos_token": …, "eos_token": …}. `tool_use_source` takes the
+        place of `source` where tools are given. Raises ChatTemplateError for a template that does not compile."""
+        self._template = _compile(source)
+        self._tool_use_template = self._template if tool_use_source is None else _compile(tool_use_source)
+        self._special_tokens = dict(special_tokens)
+
+    @classmethod
+    def from_folder(cls, path: Path) -> "ChatTemplate | None":
+        """The template in a Hugging Face folder; None if it has none. Raises ModelError for a broken one."""
+        config = FolderConfig.read(path)
+        sources = _folder_sources(config)
+        return cls.load(sources.get("default"), config.special_tokens, path, sources.get("tool_use"))
+
+    @classmethod
+    def load(
+        cls, source: str | None, special_tokens: Mapping[str, str], path: Path, tool_use_source: str | None = None
+    ) -> "ChatTemplate | None":
+        """As the constructor, for a template found at `path`: raises ModelError, which names it."""
+        if source is None:
+            return None
+        try:
+            return cls(source, special_tokens, tool_use_source)
+        except ChatTemplateError as error:
+            raise ModelError(path, f"the chat template cannot be used: {error}") from error
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **kwargs: Any
+    ) -> str:
+        """`kwargs` are further variables of the template: tools, enable_thinking, … Content that is a list of text
+        parts is joined by newlines; a key whose value is None counts as absent. Raises ChatTemplateError."""
+        if not messages:
+            raise ChatTemplateError("messages is empty; a chat has at least one message.")
+        if "messages" in kwargs:
+            raise ChatTemplateError("the template's variable 'messages' is the chat itself and cannot be set.")
+        variables = {**self._special_tokens, "tools": None, "documents": None, **kwargs}
+        variables["messages"] = [_prepare(message) for message in messages]
+        variables["add_generation_prompt"] = add_generation_prompt
+        template = self._template if variables["tools"] is None else self._tool_use_template
+        try:
+            return template.render(variables)
+        except TemplateError as error:
+            raise ChatTemplateError(error.message or type(error).__name__) from error
+        except _PYTHON_ERRORS as error:
+            raise ChatTemplateError(f"{type(error).__name__}: {error}") from error
+
+    def text_behind_answer(self) -> str:
+        """What the template writes behind an assistant's message: the model was taught to end its answers so. Empty if
+        the template refuses so plain a chat, or changes the answer."""
+        chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _PROBE_ANSWER}]
+        try:
+            before, answer, behind = self.render(chat, add_generation_prompt=False).rpartition(_PROBE_ANSWER)
+        except ChatTemplateError:
+            return ""
+        return behind if answer else ""
+
+
+def _compile(source: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise ChatTemplateError(f"line {getattr(error, 'lineno', 1)}: {error.message}") from error
+    except (SyntaxError, RecursionError) as error:  # more nesting than Python takes
+        raise ChatTemplateError(f"{type(error).__name__}: {error}") from error
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %} … {% endgeneration %}`, which marks what the assistant wrote, for training. Here only its text
+    counts, and that variables set inside stay inside."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
+
+    def _text(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """In place of jinja2's own, which escapes HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _prepare(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as templates expect it. The names of the reasoning are transformers': every template finds its own."""
+    prepared = {key: value for key, value in message.items() if value is not None}
+    if isinstance(prepared.get("content"), list):
+        prepared["content"] = "\n".join(_part_text(part) for part in prepared["content"])
+    reasoning = next((prepared[name] for name in _REASONING_FIELDS if name in prepared), None)
+    if reasoning is not None:
+        prepared = {"thinking": reasoning, **prepared, "reasoning_content": reasoning}
+    return prepared
+
+
+def _part_text(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind != "text":
+        raise ChatTemplateError(f"a content part of type {kind!r} was given; this model takes parts of type 'text'.")
+    if not isinstance(part.get("text"), str):
+        raise ChatTemplateError("a content part of type 'text' has no string under 'text'.")
+    return str(part["text"])
+
+
+def _folder_sources(config: FolderConfig) -> dict[str, str]:
+    """Templates by name. Files take the place of all that stands in tokenizer_config.json, as in transformers."""
+    extra = sorted((config.path / "additional_chat_templates").glob("*.jinja"))
+    files = {path.stem: path for path in extra} | {"default": config.path / "chat_template.jinja"}
+    sources = {name: _read_text(path) for name, path in files.items() if path.is_file()} or config.chat_templates
+    if sources and "default" not in sources:
+        names = ", ".join(sorted(sources))
+        raise ModelError(config.path, f"has chat templates named {names}, but none named default.")
+    return sources
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(path, f"cannot be read: {error}.") from error

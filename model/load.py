@@ -1,0 +1,180 @@
+"""From what a user names to a model that runs: which format it is, by its contents; which parts come from where; which
+backend computes it. Formats and backends are imported when they are chosen: torch takes seconds, and not every model
+needs it. What is in a file is the business of `formats/`."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from model.batch import Runner
+from model.chat_template import ChatTemplate
+from model.default_model import DEFAULT_MODEL, find_or_fetch
+from model.errors import ModelError
+from model.formats.checkpoint import Checkpoint, GenerationDefaults
+from model.options import DEFAULT_MODEL_NAME, LoadOptions
+from model.tokenizer import Tokenizer
+
+GGUF_MAGIC = b"GGUF"
+TORCH_MAGICS = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, and the bare pickle that torch wrote before 1.6
+
+
+class Format(Enum):
+    GGUF = "GGUF"
+    HUGGING_FACE = "Hugging Face"
+    MINIMIND = "MiniMind"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that answers steps, and all that is needed to talk to it."""
+
+    name: str  # what clients call it unless the user says otherwise
+    path: Path
+    runner: Runner
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    generation: GenerationDefaults
+    eos_token_ids: frozenset[int]
+    architecture: str
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a format gives."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+
+
+def load(options: LoadOptions) -> LoadedModel:
+    """Raises ModelError for whatever cannot be served, before any weight is turned into a product's."""
+    path = locate(options)
+    parts = read(path, Path(options.tokenizer).expanduser() if options.tokenizer else None)
+    checkpoint = parts.checkpoint
+    tokenizer = fit_vocabulary(parts.tokenizer, checkpoint)
+    return LoadedModel(
+        name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
+        path=path,
+        runner=build_runner(checkpoint, options),
+        tokenizer=tokenizer,
+        chat_template=parts.chat_template,
+        generation=checkpoint.generation,
+        eos_token_ids=tokenizer.eos_token_ids | checkpoint.eos_token_ids,
+        architecture=checkpoint.config.architecture,
+        num_parameters=checkpoint.num_parameters,
+    )
+
+
+def locate(options: LoadOptions) -> Path:
+    """Where the model is. The default model is fetched if it is not here yet. Raises ModelError."""
+    if options.model == DEFAULT_MODEL_NAME:
+        return find_or_fetch(options.cache_dir)
+    return find_model(Path(options.model).expanduser())
+
+
+def find_model(path: Path) -> Path:
+    """The file or folder that is the model: of a folder with a single GGUF file in it, that file."""
+    if not path.exists():
+        raise ModelError(path, _missing(path))
+    if path.is_file() or (path / "config.json").is_file():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if len(files) != 1:
+        found = f"{len(files)} GGUF files; name one of them" if files else "neither config.json nor a GGUF file"
+        raise ModelError(path, f"this folder has {found}. A MiniMind checkpoint is named by its .pth file.")
+    return files[0]
+
+
+def _name_of(path: Path) -> str:
+    whole = path.resolve()
+    return whole.name if whole.is_dir() else whole.stem
+
+
+def _missing(path: Path) -> str:
+    problem = "there is no such file or folder."
+    if len(path.parts) == 2 and not path.parent.exists():
+        problem += f" A model on the Hugging Face hub is downloaded first: hf download {path} --local-dir {path.name}"
+    return problem
+
+
+def detect_format(path: Path) -> Format:
+    """By contents; names say nothing."""
+    if path.is_dir():
+        return Format.HUGGING_FACE
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise ModelError(path, f"cannot be read: {error.strerror}.") from error
+    if head.startswith(GGUF_MAGIC):
+        return Format.GGUF
+    if head.startswith(TORCH_MAGICS):
+        return Format.MINIMIND
+    hint = " Name the folder that it lies in, with its config.json." if head[8:9] == b"{" else ""
+    raise ModelError(path, f"this is neither a GGUF file nor a PyTorch checkpoint.{hint}")
+
+
+def read(path: Path, tokenizer_folder: Path | None = None) -> Parts:
+    """Everything that is in the model's files. Where a tokenizer folder is given, tokenizer and chat template come from
+    there instead. Raises ModelError."""
+    match detect_format(path):
+        case Format.GGUF:
+            return _read_gguf(path, tokenizer_folder)
+        case Format.HUGGING_FACE:
+            from model.formats import huggingface
+
+            return _with_folder(huggingface.read(path), tokenizer_folder or path)
+        case Format.MINIMIND:
+            from model.formats import minimind
+
+            folder = tokenizer_folder or path.parent
+            if not (folder / "tokenizer.json").is_file():
+                raise ModelError(folder, "there is no tokenizer.json; --tokenizer FOLDER says where the model's is.")
+            return _with_folder(minimind.read(path), folder)
+
+
+def _read_gguf(path: Path, tokenizer_folder: Path | None) -> Parts:
+    from model.formats import gguf, gguf_tokenizer
+    from model.formats.gguf_metadata import read_metadata
+
+    if tokenizer_folder:
+        return _with_folder(gguf.read(path), tokenizer_folder)
+    metadata = read_metadata(path)
+    return Parts(gguf.read(path), gguf_tokenizer.build(metadata, path), gguf_tokenizer.chat_template(metadata, path))
+
+
+def _with_folder(checkpoint: Checkpoint, folder: Path) -> Parts:
+    return Parts(checkpoint, Tokenizer.from_folder(folder), ChatTemplate.from_folder(folder))
+
+
+def fit_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
+    """A tokenizer with an entry for each id that the model can choose. Models have rows to spare, rounded up to a
+    multiple of 64 or more; like vLLM and llama.cpp we let them be chosen, which training makes all but impossible, and
+    they print nothing. The other way about, a token without a row, the model cannot be given: ModelError."""
+    num_rows, num_tokens = checkpoint.config.vocab_size, tokenizer.vocab_size
+    if num_tokens > num_rows:
+        raise ModelError(
+            checkpoint.path,
+            f"the tokenizer has {num_tokens} tokens, but the model's embedding only {num_rows} rows; "
+            "this is not the tokenizer that it was trained with.",
+        )
+    return replace(tokenizer, token_bytes=(*tokenizer.token_bytes, *[b""] * (num_rows - num_tokens)))
+
+
+def build_runner(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
+    """torch is what there is, so far; `auto` is it."""
+    from model.torch_backend.runner import TorchOptions, TorchRunner
+
+    torch_options = TorchOptions(
+        device=options.device,
+        dtype=options.dtype,
+        kv_dtype=options.kv_dtype,
+        num_threads=options.num_threads,
+        max_model_len=options.max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        kv_cache_memory=options.kv_cache_memory,
+        debug_poison=options.debug_poison,
+    )
+    return TorchRunner(checkpoint, torch_options)

@@ -1,0 +1,48 @@
+"""How much memory the KV cache may take, for every backend. Asks the system; allocates nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from model.batch import num_blocks_for
+from model.cgroup import ControlGroups
+from model.errors import ModelError
+
+SHARE_OF_FREE = 0.5  # the rest is for activations, the program, and whatever else runs on the machine
+
+
+def free_memory(groups: ControlGroups | None = None) -> int:
+    """Bytes of main memory that this process could still take: the system's, or its container's where that is less."""
+    available = int(psutil.virtual_memory().available)
+    headroom = (groups or ControlGroups()).free_memory()
+    return available if headroom is None else min(available, headroom)
+
+
+@dataclass(frozen=True, slots=True)
+class KVDemand:
+    """What the KV cache would be at its fullest."""
+
+    block_size: int  # positions
+    block_bytes: int
+    max_num_seqs: int
+    max_model_len: int  # tokens
+
+    @property
+    def num_blocks(self) -> int:
+        return self.max_num_seqs * num_blocks_for(self.max_model_len, self.block_size)
+
+
+def choose_num_blocks(path: Path, demand: KVDemand, free_bytes: int, limit: int | None) -> int:
+    """Blocks in `limit` bytes (None: in half of `free_bytes`), but never more than could be used. Raises ModelError,
+    naming the model at `path`, where not even one block fits."""
+    allowed = int(free_bytes * SHARE_OF_FREE) if limit is None else limit
+    num_blocks = min(allowed // demand.block_bytes, demand.num_blocks)
+    if num_blocks < 1:
+        source = f"half of the {free_bytes:,} bytes that are free" if limit is None else "what --kv-cache-memory allows"
+        raise ModelError(
+            path,
+            f"the KV cache has room for no request: one block of {demand.block_size} positions takes "
+            f"{demand.block_bytes:,} bytes, and {allowed:,} bytes ({source}) hold none.",
+        )
+    return num_blocks

@@ -1,0 +1,30 @@
+"""What a user may ask of loading. Light to import: the command line needs these words before it needs a model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+BackendName = Literal["auto", "torch"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+DEFAULT_MODEL_NAME = "default"  # stands for the model that slotwise fetches by itself
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """`load` does what these say or refuses; None is "decide for me"."""
+
+    model: str = DEFAULT_MODEL_NAME  # or a path: a GGUF file, a Hugging Face folder, a MiniMind .pth
+    tokenizer: str | None = None  # folder of tokenizer.json, for a model that comes without one
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
+    dtype: DTypeName = "auto"
+    kv_dtype: DTypeName = "auto"
+    num_threads: int | None = None
+    max_model_len: int | None = None  # tokens
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 256
+    kv_cache_memory: int | None = None  # bytes
+    debug_poison: bool = False
+    cache_dir: Path | None = None  # where the default model is kept; None: the user's cache folder

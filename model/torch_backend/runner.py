@@ -1,0 +1,122 @@
+"""The torch backend's `Runner`: one batch in, one forward pass over all its tokens, one result for each chunk out.
+
+Owns the transformer, the cache and the slots' state, and the order of a step: free and destroy, open and grow, compute,
+sample. Decides nothing about who runs or which blocks are whose; the engine does.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, Chunk, ChunkResult, RunnerInfo, StepOutput
+from model.cpu import num_usable_cores
+from model.errors import ModelError
+from model.formats.checkpoint import Checkpoint
+from model.memory import KVDemand, choose_num_blocks, free_memory
+from model.torch_backend.attention import view_cache
+from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
+from model.torch_backend.options import DTYPES, TorchOptions, choose_device, choose_dtype, choose_max_model_len
+from model.torch_backend.sampling import sample
+from model.torch_backend.slots import SlotTable
+from model.torch_backend.weights import build_transformer
+
+__all__ = ["TorchOptions", "TorchRunner"]
+
+
+class TorchRunner:
+    """Implements `model.batch.Runner`. Threads may take turns; it is not for two at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, options: TorchOptions) -> None:
+        """Raises ModelError where model, options and machine do not go together."""
+        max_model_len = choose_max_model_len(options.max_model_len, checkpoint)
+        self._device = choose_device(options.device, checkpoint)
+        dtype = choose_dtype(options.dtype, checkpoint, self._device)
+        self._num_heads = checkpoint.config.num_heads
+        self._vocab_size = checkpoint.config.vocab_size
+        self._attention_dtype = torch.float32 if self._device.type == "cpu" else dtype  # bfloat16 is slower on a CPU
+        torch.set_num_threads(options.num_threads or num_usable_cores())
+        self._transformer = build_transformer(checkpoint, self._device, dtype)
+        layout = KVLayout.of(checkpoint.config, dtype if options.kv_dtype == "auto" else DTYPES[options.kv_dtype])
+        self._cache = _build_cache(checkpoint, options, layout, max_model_len, self._device)
+        self._slots = SlotTable()
+        self._info = RunnerInfo(
+            backend="torch",
+            device=str(self._device),
+            dtype=_name(dtype),
+            kv_dtype=_name(layout.dtype),
+            num_threads=torch.get_num_threads(),
+            vocab_size=checkpoint.config.vocab_size,
+            max_model_len=max_model_len,
+            block_size=BLOCK_SIZE,
+            num_blocks=self._cache.num_blocks,
+            block_bytes=layout.block_bytes,
+        )
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self._info
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> StepOutput:
+        self._cache.destroy(self._slots.free(batch))
+        self._slots.grow(batch)
+        if not batch.chunks:
+            return StepOutput()
+        tokens = [self._slots[chunk.slot].tokens_of(chunk) for chunk in batch.chunks]
+        hidden = self._forward(batch.chunks, tokens)  # [T, E]
+        for chunk, token_ids in zip(batch.chunks, tokens, strict=True):
+            self._slots[chunk.slot].append(token_ids)
+        last_rows = [end - 1 for end in accumulate(map(len, tokens))]
+        return StepOutput(self._sample(batch.chunks, last_rows, hidden))
+
+    def _forward(self, chunks: Sequence[Chunk], tokens: Sequence[Sequence[int]]) -> Tensor:
+        first_rows = accumulate(map(len, tokens), initial=0)
+        spans = [
+            self._slots[chunk.slot].span(first_row, len(token_ids))
+            for chunk, first_row, token_ids in zip(chunks, first_rows, tokens, strict=False)
+        ]
+        flat = [token_id for token_ids in tokens for token_id in token_ids]
+        assert 0 <= min(flat) and max(flat) < self._vocab_size, (min(flat), max(flat))
+        positions = [p for span in spans for p in range(span.first_position, span.end)]
+        view = view_cache(self._cache, spans, self._num_heads, self._attention_dtype)
+        return self._transformer.forward(self._tensor(flat), self._tensor(positions), view)
+
+    def _sample(self, chunks: Sequence[Chunk], last_rows: Sequence[int], hidden: Tensor) -> tuple[ChunkResult, ...]:
+        """A result for each chunk, an empty one where it does not sample. `last_rows`: of each chunk's last token."""
+        results = [ChunkResult()] * len(chunks)
+        sampling = [i for i, chunk in enumerate(chunks) if chunk.samples]
+        if not sampling:
+            return tuple(results)
+        logits = self._transformer.logits(hidden[self._tensor([last_rows[i] for i in sampling])])  # [S, V]
+        slots = [self._slots[chunks[i].slot] for i in sampling]
+        sampled = sample(logits, [slot.sampling_row() for slot in slots])
+        for i, slot, result in zip(sampling, slots, sampled, strict=True):
+            results[i] = result
+            if result.token_id is not None:
+                slot.sampled(result.token_id)
+        return tuple(results)
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self._device)
+
+
+def _build_cache(
+    checkpoint: Checkpoint, options: TorchOptions, layout: KVLayout, max_model_len: int, device: torch.device
+) -> KVCache:
+    free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len)
+    num_blocks = choose_num_blocks(checkpoint.path, demand, free, options.kv_cache_memory)
+    try:
+        return KVCache(layout, num_blocks, device, options.debug_poison)
+    except (OSError, torch.OutOfMemoryError) as error:
+        raise ModelError(
+            checkpoint.path,
+            f"the system refuses {num_blocks * layout.block_bytes:,} bytes for the KV cache ({error}); "
+            "a smaller --kv-cache-memory may do.",
+        ) from error
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

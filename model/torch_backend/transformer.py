@@ -1,0 +1,68 @@
+"""The decoder: token ids and their positions in, hidden states out, keys and values left in the cache.
+
+Positions and cache are arguments, so nothing here remembers a request. Letters in shapes as in `model/config.py`.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.torch_backend.attention import CacheView
+from model.torch_backend.layers import GatedMlp, Linear, MixtureOfExperts, RMSNorm, Rotation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attention:
+    layer: int
+    head_dim: int
+    num_kv_heads: int
+    qkv: Linear  # E -> (H + 2K) * D
+    output: Linear  # H*D -> E
+    qk_norm: RMSNorm | None  # of weight [H + K, D]
+
+    def __call__(self, x: Tensor, rotate: Rotation, cache: CacheView) -> Tensor:  # [T, E] -> [T, E]
+        heads = self.qkv(x).view(len(x), -1, self.head_dim)  # [T, H + 2K, D]
+        qk, value = heads[:, : -self.num_kv_heads], heads[:, -self.num_kv_heads :]
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)
+        qk = rotate(qk)  # [T, H + K, D]
+        query, key = qk[:, : -self.num_kv_heads], qk[:, -self.num_kv_heads :]
+        cache.append(self.layer, key, value)
+        return self.output(cache.attend(self.layer, query))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    attention_norm: RMSNorm
+    attention: Attention
+    mlp_norm: RMSNorm
+    mlp: GatedMlp | MixtureOfExperts
+
+    def __call__(self, x: Tensor, rotate: Rotation, cache: CacheView) -> Tensor:  # [T, E] -> [T, E]
+        x = x + self.attention(self.attention_norm(x), rotate, cache)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transformer:
+    embedding: Tensor  # [V, E]
+    blocks: tuple[Block, ...]  # L
+    norm: RMSNorm
+    head: Linear  # E -> V
+    rope_inverse: Tensor  # [D/2] float32
+    rope_scale: float
+
+    def forward(self, token_ids: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
+        """[T] token ids at [T] positions, whose rows in the cache `cache` knows -> hidden states [T, E]."""
+        assert token_ids.ndim == 1 and token_ids.shape == positions.shape, (token_ids.shape, positions.shape)
+        rotate = Rotation.at(positions, self.rope_inverse, self.rope_scale)
+        x = F.embedding(token_ids, self.embedding)
+        for block in self.blocks:
+            x = block(x, rotate, cache)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[S, E] -> [S, V] float32, for those tokens whose successors are wanted."""
+        assert hidden.ndim == 2 and hidden.shape[1] == self.embedding.shape[1], hidden.shape
+        return self.head(self.norm(hidden)).float()

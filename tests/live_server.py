@@ -1,0 +1,49 @@
+"""Serves any ASGI app with uvicorn, in a thread, on a free port: for what only a real socket shows."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+
+SECONDS_TO_START = 20
+SECONDS_TO_STOP = 20
+
+
+@dataclass(frozen=True)
+class LiveServer:
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@contextmanager
+def serve(app: ASGIApp) -> Iterator[LiveServer]:
+    """Ready when it is entered; on leaving, the app's lifespan has ended and the thread with it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
+        thread = threading.Thread(target=server.run, args=([listener],), name="live server")
+        thread.start()
+        try:
+            _wait_until_started(server, thread)
+            yield LiveServer(*listener.getsockname())
+        finally:
+            server.should_exit = True
+            thread.join(SECONDS_TO_STOP)
+            assert not thread.is_alive(), "the server does not end"
+
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not server.started:
+        assert thread.is_alive(), "the server ended while it started"
+        assert time.monotonic() < deadline, "the server does not start"
+        time.sleep(0.005)

@@ -1,0 +1,49 @@
+"""What a runner computes, for tests: the logits behind given tokens, fed at once or one by one, and greedy answers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, Chunk, FreedSlot, GrownSlot, OpenedSlot, SamplingParams, num_blocks_for
+from model.torch_backend.runner import TorchRunner
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+class Reader:
+    """Slots of a runner, opened with room for `max_tokens`, one for each prompt."""
+
+    def __init__(self, runner: TorchRunner, num_slots: int, max_tokens: int) -> None:
+        self._runner = runner
+        size = num_blocks_for(max_tokens, runner.info.block_size)
+        self._blocks = [tuple(range(slot * size, (slot + 1) * size)) for slot in range(num_slots)]
+        opened = tuple(OpenedSlot(slot, 1, 1, GREEDY) for slot in range(num_slots))
+        grown = tuple(GrownSlot(slot, blocks) for slot, blocks in enumerate(self._blocks))
+        runner.run(Batch(opened=opened, grown=grown))
+
+    def feed(self, *token_ids: Sequence[int]) -> Tensor:
+        """One chunk for each slot, in one step: logits [slots, V] behind its last token."""
+        return self._runner.logits([Chunk(slot, tuple(tokens)) for slot, tokens in enumerate(token_ids)]).cpu()
+
+    def close(self) -> None:
+        self._runner.run(Batch(freed=tuple(FreedSlot(slot, blocks) for slot, blocks in enumerate(self._blocks))))
+
+
+def read_one_by_one(runner: TorchRunner, token_ids: Sequence[int]) -> Tensor:
+    """Logits [T, V] behind each token, each fed in a step of its own."""
+    reader = Reader(runner, 1, len(token_ids))
+    rows = [reader.feed([token]) for token in token_ids]
+    reader.close()
+    return torch.cat(rows)
+
+
+def answer_greedily(runner: TorchRunner, prompts: Sequence[Sequence[int]], num_tokens: int) -> tuple[Tensor, Tensor]:
+    """All prompts together, each whole in the first step: the chosen tokens [B, N] and the logits [B, N, V]."""
+    reader = Reader(runner, len(prompts), max(map(len, prompts)) + num_tokens)
+    logits = [reader.feed(*prompts)]
+    while len(logits) < num_tokens:
+        logits.append(reader.feed(*logits[-1].argmax(-1, keepdim=True).tolist()))
+    reader.close()
+    stacked = torch.stack(logits, 1)
+    return stacked.argmax(-1), stacked

@@ -1,0 +1,272 @@
+"""The life of `slotwise serve` as a process: when it lets clients in, and every way in which it ends."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.main import describe
+from app.settings import ServeSettings
+from model.batch import SamplingParams
+from model.options import LoadOptions
+from tests import serve_fake
+
+ROOT = Path(__file__).parents[1]
+ENDING = (signal.SIGINT, signal.SIGTERM)
+PATIENCE_S = 60  # before a test gives up on a process; none is expected to need it
+
+
+class Process:
+    """A running command, what it has printed so far, and where it listens once its banner has come."""
+
+    def __init__(self, folder: Path, behaviour: str, *words: str) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SLOTWISE_")}
+        command = [sys.executable, "-m", "tests.serve_fake", behaviour, "serve", *words]
+        self._folder = folder
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self.popen = subprocess.Popen(command, cwd=ROOT, env=clean, stdin=subprocess.PIPE, stdout=out, stderr=err)
+
+    @property
+    def out(self) -> str:
+        return (self._folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self._folder / "err").read_text()
+
+    def wait_until(self, is_reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_reached():
+            assert self.popen.poll() is None, f"it ended: {self.out}{self.err}"
+            assert time.monotonic() < deadline, f"it does not come: {self.out}{self.err}"
+            time.sleep(0.01)
+
+    def wait_until_loading(self) -> None:
+        self.wait_until(lambda: "loading" in self.err)
+
+    @property
+    def url(self) -> str:
+        self.wait_until(lambda: "\ncurl " in self.out)
+        return re.findall(r"API +(http://\S+)/v1", self.out)[0]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def status(self) -> int:
+        return self.popen.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def slotwise(tmp_path) -> Iterator[Callable[..., Process]]:
+    """Starts a process that does not outlive the test."""
+    started: list[Process] = []
+
+    def start(behaviour: str, *words: str, port: int = 0) -> Process:
+        started.append(Process(tmp_path, behaviour, "--port", str(port), *words))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.popen.kill()
+        process.popen.communicate()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as finder:
+        finder.bind(("127.0.0.1", 0))
+        port: int = finder.getsockname()[1]
+        return port
+
+
+@contextmanager
+def open_stream(url: str) -> Iterator[Iterator[str]]:
+    """The lines of a stream whose first token has come."""
+    body = {"prompt": "x", "max_tokens": 1000, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=PATIENCE_S) as response:
+        lines = response.iter_lines()
+        next(lines)
+        yield lines
+
+
+def test_serves_once_its_banner_is_out(slotwise):
+    process = slotwise("answers", "--served-model-name", "a,b")
+
+    models = httpx.get(f"{process.url}/v1/models").json()
+    ready = httpx.get(f"{process.url}/health/ready")
+
+    assert [model["id"] for model in models["data"]] == ["a", "b"]
+    assert (ready.status_code, ready.headers.get("server")) == (200, None)
+    assert process.err == "loading\n"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("behaviour", ["answers", "cannot chat"])
+@pytest.mark.parametrize("words", [[], ["--api-key", "secret"]], ids=["open", "with a key"])
+def test_the_curl_of_the_banner_works_as_it_is_printed(behaviour, words, slotwise):
+    process = slotwise(behaviour, *words, "--served-model-name", "it's a model")
+    assert process.url
+    command = "curl -sS" + process.out.split("\n\ncurl")[1].rstrip()
+
+    command = command.replace("YOUR-KEY", "secret")
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+
+    choice = json.loads(answer)["choices"][0]
+    assert (choice.get("text") or choice["message"]["content"]).startswith("Because. ")
+    assert "secret" not in process.out + process.err
+
+
+def test_a_key_guards_the_server(slotwise, tmp_path):
+    (tmp_path / "keys").write_text("from-file\n")
+    process = slotwise("answers", "--api-key", "from-flag", "--api-key-file", str(tmp_path / "keys"))
+
+    statuses = [
+        httpx.get(f"{process.url}/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
+        for key in ("from-flag", "from-file", "other")
+    ]
+
+    assert statuses == [200, 200, 401]
+
+
+def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
+    """The fake recommends temperature 0.5 and nothing else."""
+    monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
+    served = describe(ServeSettings(), serve_fake.load(LoadOptions()))
+
+    assert served.defaults == SamplingParams(temperature=0.5)
+    assert served.names == ("fake",)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_ends_an_idle_server_in_order(number, slotwise):
+    process = slotwise("answers")
+    assert process.url
+    process.signal(number)
+
+    assert process.status() == 0
+    assert process.err == "loading\n"
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_ends_open_streams_with_an_error(number, slotwise):
+    process = slotwise("crawls")
+    with open_stream(process.url) as lines:
+        process.signal(number)
+        events = [line for line in lines if line]
+
+    assert process.status() == 0
+    assert any('"error"' in event and "shutting down" in event for event in events)
+
+
+def test_an_idle_connection_does_not_delay_the_end(slotwise):
+    process = slotwise("answers")
+    with httpx.Client(base_url=process.url) as client:
+        assert client.get("/health").status_code == 200
+        process.signal(signal.SIGTERM)
+
+        assert process.status() == 0
+    assert process.err == "loading\n"
+
+
+def test_a_request_that_never_arrives_whole_does_not_keep_the_server(slotwise):
+    process = slotwise("answers")
+    host, port = process.url.removeprefix("http://").split(":")
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head)
+        assert client.recv(12) == b"HTTP/1.1 100"  # it waits for the body now
+        process.signal(signal.SIGTERM)
+
+        assert process.status() == 0
+
+
+def test_a_second_signal_ends_at_once_what_the_first_cannot(slotwise):
+    process = slotwise("hangs")
+    with suppress(httpx.ReadTimeout):
+        httpx.post(f"{process.url}/v1/completions", json={"prompt": "x"}, timeout=0.5)
+    process.signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.popen.wait(0.5)
+    assert process.popen.poll() is None
+    process.signal(signal.SIGINT)
+
+    assert process.status() == 130
+
+
+def test_a_step_that_never_returns_does_not_keep_the_server(slotwise):
+    process = slotwise("hangs")
+    with suppress(httpx.ReadTimeout):
+        httpx.post(f"{process.url}/v1/completions", json={"prompt": "x"}, timeout=0.5)
+    process.signal(signal.SIGTERM)
+
+    assert process.status() == 1
+    assert "the server does not come to its end" in process.err
+
+
+def test_the_engines_death_is_a_failure_of_the_server(slotwise):
+    process = slotwise("dies")
+    response = httpx.post(f"{process.url}/v1/completions", json={"prompt": "x"}, timeout=PATIENCE_S)
+
+    assert response.status_code >= 500
+    assert process.status() == 1
+
+
+def test_nobody_is_let_in_while_the_model_loads(slotwise, free_port):
+    process = slotwise("loads until told", port=free_port)
+    process.wait_until_loading()
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", free_port))
+
+
+def test_a_port_that_another_took_while_the_model_loaded_is_told_of(slotwise, free_port):
+    process = slotwise("loads until told", port=free_port)
+    process.wait_until_loading()
+    with socket.create_server(("127.0.0.1", free_port)):
+        process.popen.communicate()  # no more input: it may go on
+
+        assert process.status() == 2
+    assert f"port {free_port}: another program uses this port" in process.err
+    assert "Traceback" not in process.err
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_while_the_model_loads_ends_at_once(number, slotwise):
+    process = slotwise("loads until told")
+    process.wait_until_loading()
+    process.signal(number)
+
+    assert process.status() == 128 + number
+    assert process.err == "loading\nslotwise serve: interrupted.\n"
+
+
+def test_a_model_that_cannot_be_loaded_is_one_paragraph(slotwise):
+    process = slotwise("cannot load")
+
+    assert process.status() == 2
+    assert process.out == ""
+    assert process.err == "loading\nslotwise serve: error: folder/model.gguf: tensor 'output.weight' is missing.\n"
+
+
+def test_a_busy_port_is_known_before_the_model_is_loaded(slotwise):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process = slotwise("answers", port=port)
+
+        assert process.status() == 2
+    assert process.err.startswith(f"slotwise serve: error: cannot listen on 127.0.0.1 port {port}: another program")
+    assert "loading" not in process.err
