@@ -44,7 +44,9 @@ class ControlGroups:
             _, controllers, path = line.split(":", 2)
             if controllers and controller not in controllers.split(","):
                 continue
-            bases = (self.root / controllers, self.root / controller) if controllers else (self.root, self.root / "unified")
+            bases = (
+                (self.root / controllers, self.root / controller) if controllers else (self.root, self.root / "unified")
+            )
             for base in dict.fromkeys(bases):
                 group = base / path.lstrip("/")
                 yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(base))

@@ -64,12 +64,18 @@ class TorchRunner:
         self._slots.grow(batch)
         if not batch.chunks:
             return StepOutput()
-        tokens = [self._slots[chunk.slot].tokens_of(chunk) for chunk in batch.chunks]
-        hidden = self._forward(batch.chunks, tokens)  # [T, E]
-        for chunk, token_ids in zip(batch.chunks, tokens, strict=True):
+        return StepOutput(self._sample(batch.chunks, self.logits(batch.chunks)))
+
+    @torch.inference_mode()
+    def logits(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Takes the chunks into their slots: logits [S, V] behind the last token of each that samples."""
+        tokens = [self._slots[chunk.slot].tokens_of(chunk) for chunk in chunks]
+        hidden = self._forward(chunks, tokens)  # [T, E]
+        for chunk, token_ids in zip(chunks, tokens, strict=True):
             self._slots[chunk.slot].append(token_ids)
-        last_rows = [end - 1 for end in accumulate(map(len, tokens))]
-        return StepOutput(self._sample(batch.chunks, last_rows, hidden))
+        ends = accumulate(map(len, tokens))
+        last_rows = [end - 1 for end, chunk in zip(ends, chunks, strict=True) if chunk.samples]
+        return self._transformer.logits(hidden[self._tensor(last_rows)])
 
     def _forward(self, chunks: Sequence[Chunk], tokens: Sequence[Sequence[int]]) -> Tensor:
         first_rows = accumulate(map(len, tokens), initial=0)
@@ -78,25 +84,20 @@ class TorchRunner:
             for chunk, first_row, token_ids in zip(chunks, first_rows, tokens, strict=False)
         ]
         flat = [token_id for token_ids in tokens for token_id in token_ids]
-        assert 0 <= min(flat) and max(flat) < self._vocab_size, (min(flat), max(flat))
+        assert min(flat) >= 0 and max(flat) < self._vocab_size, (min(flat), max(flat))
         positions = [p for span in spans for p in range(span.first_position, span.end)]
         view = view_cache(self._cache, spans, self._num_heads, self._attention_dtype)
         return self._transformer.forward(self._tensor(flat), self._tensor(positions), view)
 
-    def _sample(self, chunks: Sequence[Chunk], last_rows: Sequence[int], hidden: Tensor) -> tuple[ChunkResult, ...]:
-        """A result for each chunk, an empty one where it does not sample. `last_rows`: of each chunk's last token."""
-        results = [ChunkResult()] * len(chunks)
-        sampling = [i for i, chunk in enumerate(chunks) if chunk.samples]
-        if not sampling:
-            return tuple(results)
-        logits = self._transformer.logits(hidden[self._tensor([last_rows[i] for i in sampling])])  # [S, V]
-        slots = [self._slots[chunks[i].slot] for i in sampling]
+    def _sample(self, chunks: Sequence[Chunk], logits: Tensor) -> tuple[ChunkResult, ...]:
+        """A result for each chunk, an empty one where it does not sample. logits [S, V] of those that do."""
+        slots = [self._slots[chunk.slot] for chunk in chunks if chunk.samples]
         sampled = sample(logits, [slot.sampling_row() for slot in slots])
-        for i, slot, result in zip(sampling, slots, sampled, strict=True):
-            results[i] = result
+        for slot, result in zip(slots, sampled, strict=True):
             if result.token_id is not None:
                 slot.sampled(result.token_id)
-        return tuple(results)
+        results = iter(sampled)
+        return tuple(next(results) if chunk.samples else ChunkResult() for chunk in chunks)
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device)

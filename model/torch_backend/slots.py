@@ -63,7 +63,7 @@ class SlotTable:
 
     def free(self, batch: Batch) -> list[int]:
         """Forgets the freed slots, known or not, and returns their blocks, whose contents are to be destroyed."""
-        block_ids = []
+        block_ids: list[int] = []
         for freed in batch.freed:
             known = self._slots.pop(freed.slot, None)
             assert known is None or set(known.block_ids) <= set(freed.block_ids), f"slot {freed.slot} would keep blocks"

@@ -1,7 +1,6 @@
 """The same inputs, the same numbers: against transformers on the real default model and on small random models of every
 kind, and against what MiniMind's own code computed from its own checkpoints."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,10 +48,10 @@ PROMPTS = (
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def device(request: pytest.FixtureRequest) -> Iterator[str]:
+def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    yield request.param
+    return str(request.param)
 
 
 def make_runner(checkpoint: Checkpoint, device: str) -> TorchRunner:
@@ -93,7 +92,7 @@ def test_small_models_of_every_kind_compute_what_transformers_does(name: str, tm
         assert expected.argmax(-1).tolist() == answer
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "qwen3moe"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])  # transformers drops Qwen3's sizes from GGUF
 def test_small_gguf_files_compute_what_transformers_makes_of_them(architecture: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     write_gguf(path, small_config(architecture, head_dim=16))  # what transformers can read of every one of them
@@ -109,7 +108,7 @@ def test_small_gguf_files_compute_what_transformers_makes_of_them(architecture: 
 def golden_checkpoint(name: str) -> Checkpoint:
     if name.startswith("hf-"):
         return huggingface.read(EXPORTS / name.removeprefix("hf-"))
-    return minimind.read(next((GOLDEN / name).glob("full_sft_64*[!e].pth")))
+    return minimind.read(min((GOLDEN / name).glob("full_sft_64*.pth"), key=lambda path: len(path.name)))
 
 
 @needs_minimind

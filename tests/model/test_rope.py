@@ -32,7 +32,8 @@ CONFIGS = {
     "yarn, another ramp": dataclasses.replace(YARN, beta_fast=4.0, beta_slow=2.0),
     "yarn, a ramp of no width": dataclasses.replace(YARN, beta_fast=2.0, beta_slow=2.0, truncate=False),
     "yarn, ramp not rounded": dataclasses.replace(YARN, truncate=False),
-    "yarn, ramp beyond the pairs": dataclasses.replace(YARN, theta=100.0, original_max_positions=4_000_000),
+    "yarn, ramp that begins beyond the pairs": dataclasses.replace(YARN, theta=100.0, original_max_positions=4_000_000),
+    "yarn, ramp that ends beyond the pairs": dataclasses.replace(YARN, theta=100.0),
     "yarn, both mscales": dataclasses.replace(YARN, mscale=0.707, mscale_all_dim=1.3),
     "yarn, one mscale counts for nothing": dataclasses.replace(YARN, mscale=0.707),
 }
