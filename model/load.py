@@ -49,7 +49,7 @@ class Parts:
 
 
 def load(options: LoadOptions) -> LoadedModel:
-    """Raises ModelError for whatever cannot be served, before any weight is turned into a product's."""
+    """Raises ModelError for whatever cannot be served."""
     path = locate(options)
     parts = read(path, Path(options.tokenizer).expanduser() if options.tokenizer else None)
     checkpoint = parts.checkpoint
