@@ -41,7 +41,7 @@ def kept_by_the_book(logits: list[float], params: SamplingParams) -> dict[int, f
         weights = [w if w >= kth else 0.0 for w in weights]
     if params.top_p < 1:
         taken, total = 0.0, math.fsum(weights)
-        for last in sorted(weights, reverse=True):  # noqa: B007
+        for last in sorted(weights, reverse=True):
             taken += last
             if taken >= params.top_p * total:
                 break
@@ -70,7 +70,7 @@ PARAMS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, derandomize=True)
 @given(st.lists(PARAMS, min_size=1, max_size=6), st.integers(0, 2**32), st.sampled_from([3, 60, 300, 3000]))
 def test_every_row_of_a_batch_is_chosen_by_the_book(batch: list[SamplingParams], seed: int, vocab_size: int) -> None:
     logits = random_logits(len(batch), vocab_size, seed % 2**31)
