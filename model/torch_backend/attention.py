@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import num_blocks_for
-from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache
+from model.torch_backend.kv_cache import BLOCK_SIZE, Indices, KVCache
 
 QUERY_TILE = 128  # queries: bounds the mask, and lets the early part of a chunk skip the keys of the late part
 MAX_GATHERED = 32 * 1024  # positions copied out of the cache at a time: bounds the memory of a step
@@ -117,11 +117,11 @@ def _parts(tiles: list[Span], size: int) -> Iterator[list[Span]]:
     return (tiles[start : start + size] for start in range(0, len(tiles), size))
 
 
-def _span_rows(cache: KVCache, span: Span) -> np.ndarray:
+def _span_rows(cache: KVCache, span: Span) -> Indices:
     """[num_tokens] the cache's rows of the span's positions."""
     positions = np.arange(span.first_position, span.end)
     blocks = np.asarray(span.block_ids, dtype=np.int64)
-    return blocks[positions // BLOCK_SIZE] * cache.layout.rows_per_block + positions % BLOCK_SIZE
+    return cache.rows(blocks[positions // BLOCK_SIZE], positions % BLOCK_SIZE)
 
 
 def _group(
@@ -144,10 +144,10 @@ def _group(
     )
 
 
-def _block_rows(cache: KVCache, tiles: list[Span], num_blocks: int) -> np.ndarray:
+def _block_rows(cache: KVCache, tiles: list[Span], num_blocks: int) -> Indices:
     """[B, S] the rows of each tile's blocks, filled up with the zero block."""
     table = np.full((len(tiles), num_blocks), cache.num_blocks, dtype=np.int64)
     for row, tile in zip(table, tiles, strict=True):
         own = tile.block_ids[:num_blocks]
         row[: len(own)] = own
-    return (table[:, :, None] * cache.layout.rows_per_block + np.arange(BLOCK_SIZE)).reshape(len(tiles), -1)
+    return cache.rows(table[:, :, None], np.arange(BLOCK_SIZE)).reshape(len(tiles), -1)

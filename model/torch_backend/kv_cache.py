@@ -9,13 +9,17 @@ import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import ModelConfig
 from model.torch_backend.block_memory import BlockMemory
 
 BLOCK_SIZE = 32  # token positions
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,9 @@ class KVCache:
     def zero_row(self) -> int:
         return self.num_blocks * self.layout.rows_per_block
 
-    def row(self, block_id: int, offset: int) -> int:
-        """The row, in every layer, of a position in a block."""
-        return block_id * self.layout.rows_per_block + offset
+    def rows(self, block_ids: Indices, offsets: Indices) -> Indices:
+        """The rows, in every layer, of positions in blocks."""
+        return block_ids * self.layout.rows_per_block + offsets
 
     def append(self, layer: int, keys: Tensor, values: Tensor, rows: Tensor) -> None:
         """Writes keys and values [T, K, D] at rows [T]."""

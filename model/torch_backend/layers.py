@@ -1,7 +1,9 @@
 """The parts of a transformer, each a frozen value that is called: weights inside, activations through.
 
-Letters in shapes as in `model/config.py`. On a CPU in float32 the result for a row is the same bits whatever other rows
-are in the call: products run on tiles of a fixed number of rows, everything else is computed row by row.
+Letters in shapes as in `model/config.py`. On a CPU in float32 a row's product is the same bits whatever other rows are
+in the call, for products run on tiles of a fixed number of rows; all else is computed row by row or number by number.
+What this backend promises of it all is equal tokens: torch may still round an exponential differently at the seams
+between threads.
 """
 
 from dataclasses import dataclass

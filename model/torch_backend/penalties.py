@@ -27,10 +27,9 @@ class TokenCounts:
         self._token_ids = np.zeros(64, dtype=np.int64)
         self._num_output = np.zeros(64, dtype=np.float32)
 
-    def extend(self, first_position: int, token_ids: Sequence[int]) -> None:
-        """Tokens at consecutive positions; one that was counted when it was sampled is not counted when it is fed."""
-        assert first_position <= self._num_tokens <= first_position + len(token_ids), (first_position, self._num_tokens)
-        for token_id in token_ids[self._num_tokens - first_position :]:
+    def extend(self, token_ids: Sequence[int]) -> None:
+        """The next tokens of the slot."""
+        for token_id in token_ids:
             place = self._places.setdefault(token_id, len(self._places))
             if place == len(self._token_ids):
                 self._token_ids = np.concatenate((self._token_ids, np.zeros_like(self._token_ids)))

@@ -94,8 +94,7 @@ class TorchRunner:
         slots = [self._slots[chunk.slot] for chunk in chunks if chunk.samples]
         sampled = sample(logits, [slot.sampling_row() for slot in slots])
         for slot, result in zip(slots, sampled, strict=True):
-            if result.token_id is not None:
-                slot.sampled(result.token_id)
+            slot.last_token_id = result.token_id
         results = iter(sampled)
         return tuple(next(results) if chunk.samples else ChunkResult() for chunk in chunks)
 

@@ -126,8 +126,7 @@ def _least_in_window(weights: Tensor, window: int, params: Sequence[SamplingPara
     everything = weights.cumsum(-1, dtype=torch.float64)[:, -1:]  # a sum in one order, whatever the number of rows
     aim = top_p * torch.where(has_top_k[:, None], running[:, -1:], everything)
     reached = torch.searchsorted(running, aim)  # [R, 1]
-    pth = top.gather(1, reached.clamp(max=window - 1))
-    least = torch.where(top_p < 1, torch.maximum(pth, kth), kth)
+    least = top.gather(1, reached.clamp(max=window - 1))
     ends_inside = torch.where(has_top_k[:, None], top[:, -1:] < kth, reached < window)
     return least.squeeze(-1), (ends_inside | (window == vocab_size)).squeeze(-1)
 

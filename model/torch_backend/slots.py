@@ -36,7 +36,7 @@ class Slot:
     def append(self, token_ids: Sequence[int]) -> None:
         """Their keys and values are written."""
         if self.counts is not None:
-            self.counts.extend(self.num_tokens, token_ids)
+            self.counts.extend(token_ids)
         self.num_tokens += len(token_ids)
         self.last_token_id = None
 
@@ -44,11 +44,6 @@ class Slot:
         """For the token behind those it has."""
         num_output = max(0, self.num_tokens - self.opened.num_prompt_tokens)
         return SamplingRow(self.opened.sampling, self.num_tokens, num_output, self.counts)
-
-    def sampled(self, token_id: int) -> None:
-        self.last_token_id = token_id
-        if self.counts is not None:
-            self.counts.extend(self.num_tokens, (token_id,))
 
 
 class SlotTable:

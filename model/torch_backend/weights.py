@@ -69,11 +69,8 @@ def _fill(target: Tensor, tensor: WeightTensor) -> None:
     else:
         target.copy_(torch.from_numpy(tensor.to_float32()))
     if not target.isfinite().all():
-        name = str(target.dtype).removeprefix("torch.")
-        raise ModelError(
-            tensor.path,
-            f"tensor {tensor.file_name} has values that are not finite in {name} (NaN, infinity or too large).",
-        )
+        dtype = str(target.dtype).removeprefix("torch.")
+        raise ModelError(tensor.path, f"tensor '{tensor.file_name}' has values that are not finite in {dtype}.")
 
 
 def _block(config: ModelConfig, reader: _Reader, layer: int) -> Block:

