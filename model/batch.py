@@ -75,10 +75,6 @@ class Batch:
     grown: tuple[GrownSlot, ...] = ()
     chunks: tuple[Chunk, ...] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.freed or self.chunks)
-
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:

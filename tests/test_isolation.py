@@ -17,25 +17,11 @@ from app.engine.engine import Engine
 from app.engine.request import FinishReason, RequestParams, Submission
 from app.engine.scheduler import Limits
 from model.batch import Chunk, SamplingParams
-from model.config import ModelConfig, MoeConfig
+from model.config import ModelConfig
 from model.torch_backend.runner import TorchOptions, TorchRunner
-from tests.model.random_checkpoint import random_checkpoint
+from tests.model.random_checkpoint import QWEN3, QWEN3_MOE, random_checkpoint
 
-DENSE = ModelConfig(
-    architecture="qwen3",
-    vocab_size=320,
-    hidden_size=64,
-    intermediate_size=128,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=24,
-    rms_norm_eps=1e-6,
-    max_positions=512,
-    qk_norm=True,
-)
-ROUTED = replace(DENSE, architecture="qwen3moe", moe=MoeConfig(4, 2, 64, norm_topk_prob=True))
-NOBODY = Vocabulary((b"",) * 320, frozenset())  # these tests read token ids, not text
+NOBODY = Vocabulary((b"",) * QWEN3.vocab_size, frozenset())  # these tests read token ids, not text
 MAX_TOKENS = 80
 SEEDED = SamplingParams(temperature=1.0, top_p=0.95, repetition_penalty=1.1, frequency_penalty=0.2)
 POOL_BLOCKS = 12  # of 32 positions: too few for all, so that some wait and some are set back
@@ -52,7 +38,7 @@ def eight_requests() -> list[Asked]:
     generator = torch.Generator().manual_seed(7)
     asked = []
     for number, length in enumerate((1, 5, 31, 32, 33, 64, 70, 90)):
-        prompt = tuple(torch.randint(0, 320, (length,), generator=generator).tolist())
+        prompt = tuple(torch.randint(0, QWEN3.vocab_size, (length,), generator=generator).tolist())
         sampling = replace(SEEDED, seed=number) if number % 2 else SamplingParams(temperature=0.0)
         asked.append(Asked(prompt, sampling))
     return asked
@@ -121,7 +107,7 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("config", [DENSE, ROUTED], ids=["dense", "routed"])
+@pytest.mark.parametrize("config", [QWEN3, QWEN3_MOE], ids=["dense", "routed"])
 async def test_eight_together_give_what_each_gives_alone(config: ModelConfig, device: str) -> None:
     alone = await answers_alone(make_runner(config, device))
     together = await answers_together(make_runner(config, device))
@@ -130,7 +116,7 @@ async def test_eight_together_give_what_each_gives_alone(config: ModelConfig, de
 
 
 async def test_a_second_round_on_the_same_blocks_gives_the_same_again(device: str) -> None:
-    runner = make_runner(DENSE, device)
+    runner = make_runner(QWEN3, device)
     first = await answers_alone(runner)
     assert await answers_alone(runner) == first
 
@@ -151,8 +137,8 @@ class SharesOneBlock(TorchRunner):
 
 
 async def test_a_shared_block_is_seen(device: str) -> None:
-    alone = await answers_alone(make_runner(DENSE, device))
-    runner = make_runner(DENSE, device, SharesOneBlock)
+    alone = await answers_alone(make_runner(QWEN3, device))
+    runner = make_runner(QWEN3, device, SharesOneBlock)
     try:
         together = await answers_together(runner)
     except AssertionError as error:  # NaN reached an answer, and its request ended with an error

@@ -25,5 +25,5 @@ class HealthChecks:
 
     async def ready(self) -> Health:
         if not self.engine.is_alive:
-            raise EngineDead("The engine has ended: the server is shutting down, or must be restarted.")
+            raise EngineDead
         return Health()

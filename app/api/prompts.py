@@ -8,8 +8,9 @@ from app.api.served import ServedModel, Tokenizer
 
 
 def text_token_ids(prompts: Sequence[str | list[int]], tokenizer: Tokenizer) -> list[list[int]]:
-    """Texts get the special tokens that the model's texts begin with; token ids stay as they are."""
-    return [tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    """Texts get the special tokens that the model's texts begin with; token ids stay as they are. Raises
+    InvalidRequest."""
+    return [encode(tokenizer, prompt, "prompt") if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
 def chat_token_ids(
@@ -27,4 +28,12 @@ def chat_token_ids(
         text = served.chat_template.render(plain, add_generation_prompt=add_generation_prompt)
     except ValueError as error:
         raise InvalidRequest("messages", f"the model's chat template refuses them: {error}") from None
-    return served.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    return encode(served.tokenizer, text, "messages", add_special_tokens=add_special_tokens)
+
+
+def encode(tokenizer: Tokenizer, text: str, param: str, *, add_special_tokens: bool = True) -> list[int]:
+    """Raises InvalidRequest, naming the field `param`, for a text that the tokenizer does not take."""
+    try:
+        return tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    except ValueError as error:
+        raise InvalidRequest(param, str(error)) from None

@@ -23,7 +23,9 @@ class Tokenizer(Protocol):
     def special_token_ids(self) -> frozenset[int]:
         """Never printed."""
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Raises ValueError for a text that it does not take."""
+        ...
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str: ...
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 
 from app.api.body import describe_body, read_body
 from app.api.errors import InvalidRequest
-from app.api.prompts import chat_token_ids
+from app.api.prompts import chat_token_ids, encode
 from app.api.schemas.resources import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 from app.api.served import ServedModel
 
@@ -48,9 +48,9 @@ class Tokenization:
                 add_generation_prompt=body.add_generation_prompt is not False,
                 add_special_tokens=bool(body.add_special_tokens),
             )
-        text = body.content if body.prompt is None else body.prompt
+        param, text = ("content", body.content) if body.prompt is None else ("prompt", body.prompt)
         assert text is not None
-        return self.served.tokenizer.encode(text, add_special_tokens=body.add_special_tokens is not False)
+        return encode(self.served.tokenizer, text, param, add_special_tokens=body.add_special_tokens is not False)
 
     def _decode(self, token_ids: list[int]) -> str:
         if any(token_id >= self.served.tokenizer.vocab_size for token_id in token_ids):

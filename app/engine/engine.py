@@ -70,10 +70,6 @@ class Engine:
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._is_stopping
 
-    @property
-    def max_model_len(self) -> int:
-        return self.info.max_model_len
-
     def room_for(self, num_prompt_tokens: int) -> int:
         """The most tokens that a request with such a prompt may generate; 0 or less: none."""
         pool = self.info.num_blocks * self.info.block_size
@@ -106,7 +102,7 @@ class Engine:
 
     def _raise_if_closed(self) -> None:
         if self._is_closed:
-            raise EngineDead("The engine has ended: the server is shutting down, or must be restarted.")
+            raise EngineDead
 
     def _refuse_too_long(self, submission: Submission) -> None:
         prompt, wanted = len(submission.prompt_token_ids), submission.params.max_tokens

@@ -11,3 +11,8 @@ class RequestTooLong(Refused, ValueError):
 
 class EngineDead(Refused, RuntimeError):
     """The engine has ended: it is shutting down, or it failed."""
+
+    def __init__(
+        self, message: str = "The engine has ended: the server is shutting down, or must be restarted."
+    ) -> None:
+        super().__init__(message)

@@ -34,10 +34,6 @@ class Submission:
     prompt_token_ids: tuple[int, ...]
     params: RequestParams
 
-    @property
-    def max_total_tokens(self) -> int:
-        return len(self.prompt_token_ids) + self.params.max_tokens
-
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:

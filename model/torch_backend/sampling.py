@@ -29,9 +29,8 @@ from model.torch_backend.penalties import TokenCounts, has_penalties, penalize
 from model.torch_backend.philox import uniforms
 
 WINDOWS = (128, 2048)  # largest weights that are sorted in the hope that top_k and top_p end among them
-MIN_TEMPERATURE = float(
-    np.finfo(np.float32).tiny
-)  # below it float32 has no reciprocal; the result is greedy long before
+# Below it float32 has no reciprocal; the result is greedy long before.
+MIN_TEMPERATURE = float(np.finfo(np.float32).tiny)
 NOT_FINITE = "the model's logits are not finite"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.api.api_parts import WithBos, asking, build, served_model
-from tests.fakes import BOS, EOS
+from tests.fakes import BOS, EOS, ByteTokenizer
 
 USER = {"role": "user", "content": "hi"}
 
@@ -58,6 +58,32 @@ async def test_what_cannot_be_tokenized_is_refused_by_field(client, body, param)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+class TakesNothing(ByteTokenizer):
+    """As the real one, of a text of millions of characters."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        raise ValueError("the text is too long")
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param"),
+    [
+        ("/tokenize", {"prompt": "a"}, "prompt"),
+        ("/tokenize", {"content": "a"}, "content"),
+        ("/tokenize", {"messages": [USER]}, "messages"),
+        ("/v1/completions", {"prompt": ["a", "b"]}, "prompt"),
+        ("/v1/chat/completions", {"messages": [USER]}, "messages"),
+    ],
+)
+async def test_a_text_that_the_tokenizer_does_not_take_is_the_clients_mistake(route, body, param):
+    async with asking(build(served=served_model(tokenizer=TakesNothing()))) as client:
+        answer = await client.post(route, json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert "the text is too long" in answer.json()["error"]["message"]
 
 
 async def test_tokens_become_text_under_both_names(client):
