@@ -7,8 +7,10 @@ splits the words here, and only that; environment, precedence and validation sta
 
 import argparse
 import difflib
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -109,6 +111,8 @@ def read_settings(
     """`given` and `unknown` as `parse_known_args` splits them. Exits with status 2 and a line for each mistake."""
     if unknown:
         parser.error(_unknown(unknown[0], settings))
+    for name, meant in _misspelt_variables(settings):
+        sys.stderr.write(f"{parser.prog}: warning: no option reads {name}; did you mean {meant}?\n")
     try:
         return settings(**given)
     except ValidationError as error:
@@ -121,6 +125,16 @@ def _unknown(word: str, settings: type[PullSettings]) -> str:
     word = word.partition("=")[0]
     close = difflib.get_close_matches(word, [option.flag for option in options_of(settings)], n=1)
     return f"there is no option {word}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _misspelt_variables(settings: type[PullSettings]) -> Iterator[tuple[str, str]]:
+    """Variables that are almost an option's, and which. Others with the prefix are let be: Kubernetes makes some of its
+    own, SLOTWISE_SERVICE_HOST and the like, where a service is named slotwise."""
+    known = [option.environment for option in options_of(settings)]
+    prefix = settings.model_config["env_prefix"]
+    for name in sorted(os.environ):
+        if name.startswith(prefix) and name not in known:
+            yield from ((name, meant) for meant in difflib.get_close_matches(name, known, n=1, cutoff=0.85))
 
 
 def _mistake(details: ErrorDetails, known: Mapping[str, Option], given: Mapping[str, Any]) -> str:

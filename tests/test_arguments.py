@@ -141,3 +141,11 @@ def test_an_option_tells_all_that_its_documentation_needs():
     port = next(option for option in options_of(ServeSettings) if option.name == "port")
 
     assert (port.flag, port.environment, port.default, port.metavar) == ("--port", "SLOTWISE_PORT", "8000", "N")
+
+
+def test_a_variable_that_is_almost_an_option_is_told(monkeypatch, capsys):
+    monkeypatch.setenv("SLOTWISE_MAX_SEQS", "8")
+    monkeypatch.setenv("SLOTWISE_SERVICE_HOST", "10.0.0.1")
+    read()
+    warning = "slotwise serve: warning: no option reads SLOTWISE_MAX_SEQS; did you mean SLOTWISE_MAX_NUM_SEQS?\n"
+    assert capsys.readouterr().err == warning

@@ -11,6 +11,7 @@ from app.api.errors import GenerationFailed
 from app.api.schemas.generation import GenerationRequest, Usage
 from app.api.schemas.wire import WireAnswer
 from app.api.served import ServedModel
+from app.engine.errors import EngineDead
 from app.engine.request import FinishReason, Submission, TokenEvent
 
 
@@ -107,6 +108,8 @@ def raise_if_failed(events: Iterable[TokenEvent]) -> None:
     for event in events:
         if event.finish_reason is FinishReason.ERROR:
             raise GenerationFailed(event.error or "The model failed.")
+        if event.finish_reason is FinishReason.SHUTDOWN:
+            raise EngineDead(event.error or "The server is shutting down.")
 
 
 def num_tokens(events: Iterable[TokenEvent]) -> int:

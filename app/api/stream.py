@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.answers import AnswerFormat, AnswerPlan, by_choice, join, num_tokens, raise_if_failed, usage
 from app.api.errors import GenerationFailed, error_body
 from app.engine.engine import Engine
+from app.engine.errors import EngineDead
 from app.engine.request import Submission, TokenEvent
 from app.engine.stream import EventStream
 
@@ -51,7 +52,7 @@ class ChunkWriter:
 
     def write(self, events: Sequence[TokenEvent]) -> bytes:
         """At most one chunk for each choice; behind the last one, the end of the stream. Empty if there is nothing to
-        show. Raises GenerationFailed."""
+        show. Raises GenerationFailed or EngineDead."""
         raise_if_failed(events)
         self._num_tokens += num_tokens(events)
         for event in events:
@@ -123,7 +124,7 @@ class EngineResponse(Response):
 
     @abstractmethod
     async def _answer(self, stream: EventStream, send: Send) -> None:
-        """Sends all of the response. Raises GenerationFailed where nothing has been sent yet."""
+        """Sends all of the response. Raises GenerationFailed or EngineDead where nothing has been sent yet."""
 
 
 class WholeAnswer(EngineResponse):
@@ -172,7 +173,7 @@ class StreamedAnswer(EngineResponse):
                 if data:
                     await self._send(send, data, more=not self._writer.is_finished)
                     silent_since = asyncio.get_running_loop().time()
-        except GenerationFailed as error:
+        except (GenerationFailed, EngineDead) as error:
             if not self._is_started:
                 raise
             await self._send(send, f"data: {json.dumps(error_body(error))}\n\n".encode(), more=False)

@@ -123,7 +123,7 @@ class Engine:
                 self._drain()
                 if self._scheduler.has_work:
                     self.step()
-            self._publish(self._scheduler.end_all(FinishReason.ERROR, "The server is shutting down."))
+            self._publish(self._scheduler.end_all(FinishReason.SHUTDOWN, "The server is shutting down."))
             self._runner.run(self._scheduler.schedule())  # what they held is destroyed, too
         finally:
             self._close()
@@ -184,7 +184,7 @@ class Engine:
             self._is_closed = True
         error = "The server is shutting down." if self._is_stopping else "The engine failed; see the server's log."
         for request, stream in self._streams.items():
-            event = TokenEvent(request.index, finish_reason=FinishReason.ERROR, error=error)
+            event = TokenEvent(request.index, finish_reason=FinishReason.SHUTDOWN, error=error)
             _call_on(stream.loop, partial(stream.deliver, event))
         for future in self._questions:
             _call_on(future.get_loop(), partial(_resolve, future, EngineDead(error)))

@@ -13,7 +13,8 @@ class FinishReason(StrEnum):
     STOP = "stop"  # an end-of-text token, a stop token or a stop string
     LENGTH = "length"  # max_tokens is reached
     ABORT = "abort"  # the client left, or cancelled
-    ERROR = "error"  # a step failed, or the engine ended; TokenEvent.error says why
+    ERROR = "error"  # a step failed; TokenEvent.error says why
+    SHUTDOWN = "shutdown"  # the engine ended, asked to or not; likewise
 
 
 @dataclass(frozen=True, slots=True)

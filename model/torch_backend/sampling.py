@@ -14,7 +14,8 @@
     weights, in float64, is greater than u times the whole sum.
 
 So a token depends on its row, its seed and its position only. A row whose logits have a NaN, or no finite maximum, is
-an error of that row. Owns no state: what a slot has seen so far comes with the row.
+an error of that row; so is one in which no token is left to choose. Owns no state: what a slot has seen so far comes
+with the row.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ WINDOWS = (128, 2048)  # largest weights that are sorted in the hope that top_k 
 # Below it float32 has no reciprocal; the result is greedy long before.
 MIN_TEMPERATURE = float(np.finfo(np.float32).tiny)
 NOT_FINITE = "the model's logits are not finite"
+NO_CHOICE = "no token is left to choose: all are suppressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,19 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow]) -> list[ChunkResult]:
     """logits [S, V] float32, one row of each of `rows`; they are not changed."""
     assert logits.ndim == 2 and len(logits) == len(rows), (logits.shape, len(rows))
     largest = logits.max(-1)  # NaN where there is one; the first index among equals
-    tokens, is_valid = largest.indices, largest.values.isfinite()
+    tokens, is_finite = largest.indices, largest.values.isfinite()
+    has_choice = is_finite
     adjusted = [i for i, row in enumerate(rows) if not row.takes_raw_maximum]
     if adjusted:
         some = torch.tensor(adjusted, device=logits.device)
-        chosen, has_choice = _choose(logits[some], [rows[i] for i in adjusted])
-        tokens, is_valid = tokens.index_copy(0, some, chosen), is_valid.index_copy(0, some, has_choice)
-    return _results(logits, rows, tokens, is_valid)
+        chosen, is_chosen = _choose(logits[some], [rows[i] for i in adjusted])
+        tokens, has_choice = tokens.index_copy(0, some, chosen), has_choice.index_copy(0, some, is_chosen)
+    return _results(logits, rows, tokens, _errors(is_finite, has_choice))
+
+
+def _errors(is_finite: Tensor, has_choice: Tensor) -> list[str | None]:
+    pairs = zip(is_finite.tolist(), has_choice.tolist(), strict=True)
+    return [None if chosen else NO_CHOICE if finite else NOT_FINITE for finite, chosen in pairs]
 
 
 def _choose(logits: Tensor, rows: Sequence[SamplingRow]) -> tuple[Tensor, Tensor]:
@@ -130,13 +138,15 @@ def _least_in_window(weights: Tensor, window: int, params: Sequence[SamplingPara
     return least.squeeze(-1), (ends_inside | (window == vocab_size)).squeeze(-1)
 
 
-def _results(logits: Tensor, rows: Sequence[SamplingRow], tokens: Tensor, is_valid: Tensor) -> list[ChunkResult]:
+def _results(
+    logits: Tensor, rows: Sequence[SamplingRow], tokens: Tensor, errors: Sequence[str | None]
+) -> list[ChunkResult]:
     wanted = [i for i, row in enumerate(rows) if row.params.num_logprobs is not None]
     reports = dict(zip(wanted, _logprobs(logits, rows, tokens, wanted), strict=True)) if wanted else {}
     results = []
-    for i, (token_id, valid) in enumerate(zip(tokens.tolist(), is_valid.tolist(), strict=True)):
+    for i, (token_id, error) in enumerate(zip(tokens.tolist(), errors, strict=True)):
         logprob, top = reports.get(i, (None, ()))
-        results.append(ChunkResult(token_id, logprob, top) if valid else ChunkResult(error=NOT_FINITE))
+        results.append(ChunkResult(token_id, logprob, top) if error is None else ChunkResult(error=error))
     return results
 
 

@@ -48,7 +48,7 @@ def test_every_name_is_there_from_the_start():
 
     assert names.keys() >= COUNTERS | GAUGES | {name + "_count" for name in HISTOGRAMS}
     assert {name for name in names if name.startswith("slotwise_requests_total")} == {
-        f"slotwise_requests_total{{{outcome}}}" for outcome in ("stop", "length", "abort", "error")
+        f"slotwise_requests_total{{{outcome}}}" for outcome in ("stop", "length", "abort", "error", "shutdown")
     }
     assert {value for name, value in names.items() if not name.partition("{")[0].endswith("_created")} == {0}
 

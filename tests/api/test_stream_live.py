@@ -222,3 +222,28 @@ async def test_streams_that_are_open_when_the_engine_stops_hear_of_it():
 
     *_, last = events_of(received)
     assert "shutting down" in json.loads(last)["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_the_end_of_the_server_cuts_before_its_first_token_may_be_sent_again(stream):
+    reached, gate = threading.Event(), threading.Event()
+
+    def hold(_batch):
+        reached.set()
+        assert gate.wait(10)
+
+    app, engine = build_with_engine(FakeRunner(before_step=hold, max_model_len=4096, num_blocks=4096))
+    body = {"prompt": "a" * 2000, "max_tokens": 2, "stream": stream}  # read over several steps
+    async with asking(app) as client:
+        answering = asyncio.create_task(client.post("/v1/completions", json=body))
+        await asyncio.to_thread(reached.wait, 10)
+        stopping = asyncio.create_task(asyncio.to_thread(engine.stop))
+        while engine.is_alive:
+            await asyncio.sleep(0)
+        gate.set()
+        await stopping
+        answer = await answering
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert "shutting down" in answer.json()["error"]["message"]

@@ -162,7 +162,7 @@ async def test_when_the_engine_dies_everybody_is_told_and_nothing_more_is_accept
         gate.set()
         for stream in streams:
             events = await read(stream)
-            assert events[-1].finish_reason is FinishReason.ERROR
+            assert events[-1].finish_reason is FinishReason.SHUTDOWN
             assert events[-1].error == "The engine failed; see the server's log."
         with pytest.raises(EngineDead):
             await asyncio.wait_for(question, 10)
@@ -200,7 +200,7 @@ async def test_stopping_ends_open_requests_with_an_error_and_frees_them() -> Non
         for stream in streams:
             events = await read(stream)
             assert (events[-1].finish_reason, events[-1].error) == (
-                FinishReason.ERROR,
+                FinishReason.SHUTDOWN,
                 "The server is shutting down.",
             )
         with pytest.raises(EngineDead):

@@ -14,7 +14,7 @@ from model.batch import ChunkResult, SamplingParams
 from model.torch_backend import sampling
 from model.torch_backend.penalties import TokenCounts
 from model.torch_backend.philox import uniforms
-from model.torch_backend.sampling import NOT_FINITE, SamplingRow, sample
+from model.torch_backend.sampling import NO_CHOICE, NOT_FINITE, SamplingRow, sample
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -234,7 +234,7 @@ def test_logits_that_are_not_numbers_fail_their_row_only(params: SamplingParams,
 
 def test_a_row_whose_every_token_is_suppressed_is_an_error() -> None:
     params = SamplingParams(min_tokens=1, suppressed_token_ids=(0, 1))
-    assert sample(torch.zeros(1, 2), [SamplingRow(params, 1, 0)])[0].error
+    assert sample(torch.zeros(1, 2), [SamplingRow(params, 1, 0)]) == [ChunkResult(error=NO_CHOICE)]
 
 
 def test_the_logits_are_left_as_they_were() -> None:
