@@ -122,6 +122,8 @@ def read_settings(
 
 
 def _unknown(word: str, settings: type[PullSettings]) -> str:
+    if not word.startswith("-"):
+        return f"{word} is one word too many; there is one MODEL at most"
     word = word.partition("=")[0]
     close = difflib.get_close_matches(word, [option.flag for option in options_of(settings)], n=1)
     return f"there is no option {word}" + (f"; did you mean {close[0]}?" if close else "")

@@ -58,13 +58,14 @@ class Banner:
         return ("WARNING: everyone who reaches this machine can use this server. --api-key-file asks for a key.", "")
 
     def curl(self) -> str:
-        """A request that works as it is printed, once a key is put in where one is needed."""
+        """A request that works as it is printed, once a key is put in where one is needed. A small model talks sense at a
+        low temperature only."""
         route, asked = (
             ("chat/completions", {"messages": [{"role": "user", "content": "Why is the sky blue?"}]})
             if self.can_chat
             else ("completions", {"prompt": "The sky is blue because"})
         )
-        body = json.dumps({"model": self.model, **asked, "max_tokens": 64}, ensure_ascii=False)
+        body = json.dumps({"model": self.model, **asked, "max_tokens": 64, "temperature": 0.2}, ensure_ascii=False)
         key = "-H 'Authorization: Bearer YOUR-KEY' " if self.needs_key else ""
         return f"curl {self.url}/v1/{route} {key}\\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
 

@@ -27,6 +27,8 @@ from app.version import installed_version
 from model.batch import SamplingParams
 from model.load import LoadedModel, load, locate
 
+logger = logging.getLogger(__name__)
+
 # The engine thread lets go of the interpreter in every torch operation, and must wait to have it back while the event
 # loop is busy: for 5 ms as Python comes. A product of 2.5 ms beside a busy thread took 6.8 ms so, and 5.5 ms with this.
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -37,7 +39,8 @@ def serve(settings: ServeSettings) -> int:
     configure_logging(settings.log_level)
     with closing(take_address(settings.host, settings.port)) as sock:
         options = settings.load_options()
-        locate(options)  # may download: an end in the middle of that has something to clean up
+        path = locate(options)  # may download: an end in the middle of that has something to clean up
+        logger.info("loading %s", path)
         with ending_at_once("slotwise serve"):
             loaded = load(options)
         gc.collect()

@@ -14,7 +14,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from model.options import DEFAULT_MODEL_NAME, BackendName, DeviceName, DTypeName, LoadOptions
+from model.options import (
+    DEFAULT_MODEL_NAME,
+    BackendName,
+    DeviceName,
+    DTypeName,
+    KVDTypeName,
+    LoadOptions,
+    WeightsName,
+)
 
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])i?)?b?", re.IGNORECASE)
 
@@ -136,10 +144,15 @@ class ServeSettings(PullSettings):
         "Model", "NAME", "What clients call the model; several: repeat it, or put commas.", (), said="the file's"
     )
 
-    backend: BackendName = option("Computation", "NAME", "What computes the model: auto or torch.", "auto")
+    backend: BackendName = option("Computation", "NAME", "What computes the model: auto, native or torch.", "auto")
     device: DeviceName = option("Computation", "NAME", "Where: auto (a GPU if there is one), cpu or cuda.", "auto")
     dtype: DTypeName = option("Computation", "TYPE", "Of the weights: auto, float32, bfloat16 or float16.", "auto")
-    kv_dtype: DTypeName = option("Computation", "TYPE", "Of the KV cache: auto, float32, bfloat16 or float16.", "auto")
+    weights: WeightsName = option(
+        "Computation", "KIND", "Quantise a float model while it is read: int8 or int4; auto: leave it as it is.", "auto"
+    )
+    kv_dtype: KVDTypeName = option(
+        "Computation", "TYPE", "Of the KV cache: auto, float32, bfloat16, float16 or int8.", "auto"
+    )
     threads: int | None = option("Computation", "N", "CPU threads.", None, said="the physical cores", ge=1, le=1024)
     debug_poison: bool = option(
         "Computation", "", "Fill free KV blocks and unused positions with NaN, so that a stray read shows.", False
@@ -195,6 +208,7 @@ class ServeSettings(PullSettings):
             backend=self.backend,
             device=self.device,
             dtype=self.dtype,
+            weights=self.weights,
             kv_dtype=self.kv_dtype,
             num_threads=self.threads,
             max_model_len=self.max_model_len,

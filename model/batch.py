@@ -76,6 +76,11 @@ class Batch:
     chunks: tuple[Chunk, ...] = ()
 
 
+# Why a chunk gave no token.
+NOT_FINITE = "the model's logits are not finite"
+NO_CHOICE = "no token is left to choose: all are suppressed"
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What one chunk gave: a token where it samples, or the reason why it could not."""
@@ -97,9 +102,9 @@ class StepOutput:
 class RunnerInfo:
     """What a runner is and what it has to give away."""
 
-    backend: str  # "torch"
+    backend: str  # "native", "torch"
     device: str  # "cpu", "cuda:0"
-    dtype: str  # of the weights in the products: "float32", …
+    dtype: str  # of the weights in the products: "float32", "q4_1", …
     kv_dtype: str
     num_threads: int
     vocab_size: int

@@ -2,26 +2,32 @@
 has it.
 
 A template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, with nothing in reach but the
-values it is given. Token ids are no business of this module.
+values it is given, and is stopped when it takes too long, though not within one filter or operator. Token ids are no
+business of this module.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from model.errors import ModelError
 from model.formats.tokenizer_folder import FolderConfig
 
 # What an expression in a template can raise besides jinja2's own errors. `{{ 1 / 0 }}` is the template's fault, or the
-# fault of the messages it was given; it is never ours.
-_PYTHON_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+# fault of the messages it was given; it is never ours. Constants are computed when a template is compiled, so that it
+# may happen then, too.
+_PYTHON_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
+_MOST_SECONDS = 5.0  # for a rendering, which takes milliseconds; jinja2 bounds a range, but not ranges in ranges
+_TIME_LEFT, _DEADLINE = "time left", "deadline of the template"  # a filter and a variable that no template can name
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # clients name it differently; the first one counts
 _PROBE_ANSWER = "slotwise-probe-answer"
 
@@ -70,7 +76,7 @@ class ChatTemplate:
             raise ChatTemplateError("the template's variable 'messages' is the chat itself and cannot be set.")
         variables = {**self._special_tokens, "tools": None, "documents": None, **kwargs}
         variables["messages"] = [_prepare(message) for message in messages]
-        variables["add_generation_prompt"] = add_generation_prompt
+        variables |= {"add_generation_prompt": add_generation_prompt, _DEADLINE: time.monotonic() + _MOST_SECONDS}
         template = self._template if variables["tools"] is None else self._tool_use_template
         try:
             return template.render(variables)
@@ -91,18 +97,31 @@ class ChatTemplate:
 
 
 def _compile(source: str) -> Template:
+    """Each turn of a loop and each call of a macro looks at the clock first: nothing else repeats itself."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
+    environment.filters[_TIME_LEFT] = _check_time_left
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     try:
-        return environment.from_string(source)
+        template = environment.parse(source)
+        repeated = [loop.body for loop in template.find_all(nodes.For)]
+        repeated += [macro.body for macro in template.find_all(nodes.Macro)]
+        for body in repeated:
+            body.insert(0, nodes.ExprStmt(nodes.Filter(nodes.Const(None), _TIME_LEFT, [], [], None, None)))
+        return environment.from_string(template)
     except TemplateError as error:
         raise ChatTemplateError(f"line {getattr(error, 'lineno', 1)}: {error.message}") from error
-    except (SyntaxError, RecursionError) as error:  # more nesting than Python takes
+    except (SyntaxError, *_PYTHON_ERRORS) as error:  # SyntaxError: more nesting than Python takes
         raise ChatTemplateError(f"{type(error).__name__}: {error}") from error
+
+
+@pass_context
+def _check_time_left(context: Context, _: None) -> None:
+    if time.monotonic() > context.parent[_DEADLINE]:
+        raise TemplateError(f"the chat template took more than {_MOST_SECONDS:g} seconds and was stopped.")
 
 
 class _GenerationBlock(Extension):

@@ -4,6 +4,7 @@ Letters in shapes, everywhere in `model/`: B requests, T tokens in the step, H q
 dimension, E hidden size, F feed-forward size, X experts, V vocabulary, L layers.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,17 +65,16 @@ class ModelConfig:
     def is_moe_layer(self, layer: int) -> bool:
         return self.moe is not None and layer not in self.moe.dense_layers
 
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of such a model under its canonical name (Hugging Face's, experts apart), with its shape."""
-        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, self.hidden_size)}
+    def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Every tensor of such a model under its canonical name (Hugging Face's, experts apart), with its shape. One
+        after the other: whoever stops at the first that a file lacks pays nothing for layers that are not there."""
+        yield "model.embed_tokens.weight", (self.vocab_size, self.hidden_size)
         for layer in range(self.num_layers):
-            prefix = f"model.layers.{layer}."
             block = self._attention_shapes() | self._mlp_shapes(layer)
-            shapes |= {prefix + name: shape for name, shape in block.items()}
-        shapes["model.norm.weight"] = (self.hidden_size,)
+            yield from ((f"model.layers.{layer}.{name}", shape) for name, shape in block.items())
+        yield "model.norm.weight", (self.hidden_size,)
         if not self.tie_word_embeddings:
-            shapes["lm_head.weight"] = (self.vocab_size, self.hidden_size)
-        return shapes
+            yield "lm_head.weight", (self.vocab_size, self.hidden_size)
 
     def _attention_shapes(self) -> dict[str, tuple[int, ...]]:
         query, key = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim

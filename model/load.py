@@ -1,11 +1,12 @@
-"""From what a user names to a model that runs: which format it is, by its contents; which parts come from where; which
-backend computes it. Formats and backends are imported when they are chosen: torch takes seconds, and not every model
-needs it. What is in a file is the business of `formats/`."""
+"""From what a user names to a model that runs: which format it is, by its contents; which parts come from where.
+Formats are imported when they are chosen: torch takes seconds, and only a .pth file needs it. What is in a file is the
+business of `formats/`; what computes it, of `backends.py`."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from model.backends import build_runner
 from model.batch import Runner
 from model.chat_template import ChatTemplate
 from model.default_model import DEFAULT_MODEL, find_or_fetch
@@ -51,7 +52,7 @@ class Parts:
 def load(options: LoadOptions) -> LoadedModel:
     """Raises ModelError for whatever cannot be served."""
     path = locate(options)
-    parts = read(path, Path(options.tokenizer).expanduser() if options.tokenizer else None)
+    parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
     checkpoint = parts.checkpoint
     tokenizer = fit_vocabulary(parts.tokenizer, checkpoint)
     return LoadedModel(
@@ -71,7 +72,14 @@ def locate(options: LoadOptions) -> Path:
     """Where the model is. The default model is fetched if it is not here yet. Raises ModelError."""
     if options.model == DEFAULT_MODEL_NAME:
         return find_or_fetch(options.cache_dir)
-    return find_model(Path(options.model).expanduser())
+    return find_model(_expanded(options.model))
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ModelError(name, "there is no user of this name, whose home could be meant.") from error
 
 
 def find_model(path: Path) -> Path:
@@ -137,12 +145,13 @@ def read(path: Path, tokenizer_folder: Path | None = None) -> Parts:
 
 def _read_gguf(path: Path, tokenizer_folder: Path | None) -> Parts:
     from model.formats import gguf, gguf_tokenizer
-    from model.formats.gguf_metadata import read_metadata
+    from model.formats.gguf_container import open_container
 
+    container = open_container(path)
+    checkpoint, metadata = gguf.checkpoint_of(container), container.metadata
     if tokenizer_folder:
-        return _with_folder(gguf.read(path), tokenizer_folder)
-    metadata = read_metadata(path)
-    return Parts(gguf.read(path), gguf_tokenizer.build(metadata, path), gguf_tokenizer.chat_template(metadata, path))
+        return _with_folder(checkpoint, tokenizer_folder)
+    return Parts(checkpoint, gguf_tokenizer.build(metadata, path), gguf_tokenizer.chat_template(metadata, path))
 
 
 def _with_folder(checkpoint: Checkpoint, folder: Path) -> Parts:
@@ -161,20 +170,3 @@ def fit_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
             "this is not the tokenizer that it was trained with.",
         )
     return replace(tokenizer, token_bytes=(*tokenizer.token_bytes, *[b""] * (num_rows - num_tokens)))
-
-
-def build_runner(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
-    """torch is what there is, so far; `auto` is it."""
-    from model.torch_backend.runner import TorchOptions, TorchRunner
-
-    torch_options = TorchOptions(
-        device=options.device,
-        dtype=options.dtype,
-        kv_dtype=options.kv_dtype,
-        num_threads=options.num_threads,
-        max_model_len=options.max_model_len,
-        max_num_seqs=options.max_num_seqs,
-        kv_cache_memory=options.kv_cache_memory,
-        debug_poison=options.debug_poison,
-    )
-    return TorchRunner(checkpoint, torch_options)

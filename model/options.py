@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-BackendName = Literal["auto", "torch"]
+BackendName = Literal["auto", "native", "torch"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+WeightsName = Literal["auto", "int8", "int4"]
 
 DEFAULT_MODEL_NAME = "default"  # stands for the model that slotwise fetches by itself
 
@@ -20,7 +22,8 @@ class LoadOptions:
     backend: BackendName = "auto"
     device: DeviceName = "auto"
     dtype: DTypeName = "auto"
-    kv_dtype: DTypeName = "auto"
+    weights: WeightsName = "auto"  # quantised while they are read
+    kv_dtype: KVDTypeName = "auto"
     num_threads: int | None = None
     max_model_len: int | None = None  # tokens
     max_num_seqs: int = 64

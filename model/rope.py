@@ -26,8 +26,22 @@ class RopeFrequencies:
 
 
 def rope_frequencies(config: RopeConfig, head_dim: int, max_positions: int) -> RopeFrequencies:
-    """`max_positions` (the model's, not the server's limit) stands in for an absent `original_max_positions`."""
+    """`max_positions` (the model's, not the server's limit) stands in for an absent `original_max_positions`. Raises
+    ValueError for a config so extreme that float32, which backends compute in, does not hold what comes of it."""
     assert head_dim % 2 == 0, head_dim
+    try:
+        with np.errstate(all="ignore"):  # seen below
+            rope = _frequencies(config, head_dim, max_positions)
+            products = np.append(rope.inverse * max_positions, rope.scale * rope.scale)  # the last angle; in q times k
+            is_sound = bool(np.isfinite(products.astype(np.float32)).all())
+    except (ValueError, ArithmeticError):  # of `math`: a logarithm of zero, an infinity to be rounded
+        is_sound = False
+    if not is_sound:
+        raise ValueError("the rotary frequencies that follow from theta and scaling are not finite in float32")
+    return rope
+
+
+def _frequencies(config: RopeConfig, head_dim: int, max_positions: int) -> RopeFrequencies:
     original = config.original_max_positions or max_positions
     plain = config.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     inverse = _SCALINGS[config.kind](config, plain, original)

@@ -74,12 +74,14 @@ LIBRARIES = {
     ("fastapi", "starlette"): ("app.api",),
     ("uvicorn",): ("app.server",),
     ("torch",): ("model.torch_backend", "model.formats.minimind"),
-    ("numpy", "ctypes", "gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
+    ("ctypes",): ("model.native",),
+    ("hatchling", "packaging"): ("model.native.build_hook",),
+    ("numpy", "gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
     ("pydantic",): ("app.api", "app.settings", "app.arguments"),
     ("pydantic_settings",): ("app.settings",),
     ("transformers",): (),
 }
-LAZY_IMPORTS = ("app/cli.py", "model/load.py")
+LAZY_IMPORTS = ("app/cli.py", "model/backends.py", "model/load.py")
 
 
 def each_room_imports_only_what_it_may(tree: Tree) -> Iterator[str]:
@@ -121,7 +123,7 @@ def names_of(tree: Tree) -> set[str]:
 
 CONSTANT_TYPES = {
     *("bytes", "float", "frozenset", "int", "range", "str", "tuple"),
-    *("finfo", "get_args", "uint64"),
+    *("Path", "finfo", "get_args", "uint64"),
     *("APIRouter", "MappingProxyType", "Struct", "TypeVar", "compile", "dtype", "getLogger"),
 }
 LIMIT_OF_A_FILE, LIMIT_OF_A_FUNCTION = 250, 50
@@ -220,6 +222,8 @@ RULES: dict[Callable[[Tree], Iterator[str]], dict[str, str]] = {
         "app/engine/breaks.py": "import numpy as np\n",
         "app/api/breaks.py": "import torch.nn\n",
         "model/load.py": "def f():\n    import torch\n",
+        "model/native/breaks.py": "import torch\n",
+        "model/memory.py": "import ctypes\n",
         "model/tokenizer.py": "from transformers import AutoTokenizer\n",
     },
     imports_stand_at_the_top: {"app/engine/breaks.py": "def f():\n    def g():\n        import json\n"},
@@ -259,6 +263,8 @@ SOUND = {
     "app/engine/engine.py": "def f():\n    try:\n        pass\n    except Exception:\n        pass\n",
     "model/batch.py": "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass X:\n    a: int\n",
     "model/config.py": "import numpy\nclass X:\n    pass\n",
+    "model/backends.py": "def f():\n    from model.native import library\n",
+    "model/native/library.py": "import ctypes\nimport numpy\n",
     "model/torch_backend/runner.py": "import torch\nfrom model.batch import X\n",
 }
 

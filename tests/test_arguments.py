@@ -97,7 +97,7 @@ def test_help_has_its_headings_in_order(monkeypatch, capsys):
         (["--max_model_len=5"], "there is no option --max_model_len; did you mean --max-model-len?"),
         (["--max-model", "5"], "there is no option --max-model; did you mean --max-model-len?"),
         (["--xyz"], "there is no option --xyz\n"),
-        (["a", "b"], "there is no option b\n"),
+        (["a", "b"], "b is one word too many; there is one MODEL at most\n"),
         (["--port"], "argument --port: expected one argument"),
     ],
 )

@@ -43,7 +43,9 @@ class Process:
 
     @property
     def err(self) -> str:
-        return (self._folder / "err").read_text()
+        """Without the line of the log that says which model is loaded."""
+        text = (self._folder / "err").read_text()
+        return re.sub(r"^\S+ \S+ INFO app\.main: loading folder/fake\.gguf\n", "", text, flags=re.MULTILINE)
 
     def wait_until(self, is_reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S

@@ -79,7 +79,8 @@ def test_the_defaults_are_those_of_the_documentation():
         ("backend", "torch", "torch"),
         ("device", "cuda", "cuda"),
         ("dtype", "bfloat16", "bfloat16"),
-        ("kv_dtype", "float16", "float16"),
+        ("weights", "int4", "int4"),
+        ("kv_dtype", "int8", "int8"),
         ("threads", "3", 3),
         ("max_model_len", "4k", 4096),
         ("max_num_seqs", "8", 8),
@@ -132,8 +133,10 @@ def test_settings_do_not_change():
         ("model", ""),
         ("model", "two\nlines"),
         ("served_model_name", ["a,,b"]),
-        ("backend", "native"),
+        ("backend", "numpy"),
         ("dtype", "int8"),
+        ("weights", "bfloat16"),
+        ("kv_dtype", "int4"),
         ("port", "-1"),
         ("port", "65536"),
         ("port", "8000.5"),
@@ -214,6 +217,7 @@ def test_what_concerns_loading_reaches_the_loader():
         backend="torch",
         device="cpu",
         dtype="float32",
+        weights="int8",
         kv_dtype="bfloat16",
         threads=3,
         max_model_len=5,
@@ -226,7 +230,8 @@ def test_what_concerns_loading_reaches_the_loader():
 
     options = settings.load_options()
 
-    assert options == LoadOptions("m", "t", "torch", "cpu", "float32", "bfloat16", 3, 5, 7, 9, 11, True, Path("c"))
+    words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16")
+    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, Path("c"))
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)
     )

@@ -110,9 +110,10 @@ class Engine:
         if wanted > room:
             limit = prompt + room
             what = "context" if limit == self.info.max_model_len else "KV cache"
+            advice = f"Shorten the prompt or ask for at most {room} tokens." if room > 0 else "Shorten the prompt."
             raise RequestTooLong(
                 f"The prompt has {prompt} tokens and max_tokens is {wanted}, together {prompt + wanted}; "
-                f"the {what} holds {limit}. Shorten the prompt or ask for at most {max(room, 0)} tokens."
+                f"the {what} holds {limit}. {advice}"
             )
 
     # ── on the engine thread ──

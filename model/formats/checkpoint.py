@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from model.config import ModelConfig
 from model.errors import ModelError
+from model.rope import rope_frequencies
 
-_SLAB_VALUES = 1 << 18  # decoded at once: what it takes beyond the result stays in the processor's cache
+# Decoded at once, a whole number of blocks in every encoding: what it takes beyond the result stays in the processor's
+# cache.
+_SLAB_VALUES = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,24 @@ class WeightTensor:
     def to_float32(self) -> np.ndarray:
         """The tensor's values, float32, in its shape; a copy. Raises ModelError where a value is not finite."""
         kind = GGMLQuantizationType[self.encoding]
-        values = np.empty((math.prod(self.shape[:-1]), self.shape[-1]), dtype=np.float32)
-        rows = self.data.reshape(len(values), -1)
-        slab = max(1, _SLAB_VALUES // self.shape[-1])
-        for first in range(0, len(values), slab):
-            part = values[first : first + slab]
+        block, block_bytes = GGML_QUANT_SIZES[kind]
+        content = self.data.reshape(-1)
+        values = np.empty(math.prod(self.shape), dtype=np.float32)
+        for first in range(0, values.size, _SLAB_VALUES):
+            part = values[first : first + _SLAB_VALUES]
+            start, end = (place // block * block_bytes for place in (first, first + part.size))
             with np.errstate(over="ignore", invalid="ignore"):  # said below, as an error
-                part[...] = quants.dequantize(np.ascontiguousarray(rows[first : first + slab]), kind)
+                part[...] = quants.dequantize(content[start:end], kind)
             if not np.isfinite(part).all():
                 raise ModelError(
                     self.path, f"tensor '{self.file_name}' has values that are not finite (NaN, infinity)."
                 )
         return values.reshape(self.shape)
+
+
+# Far beyond what any author recommends; much further on logits overflow, and each request that trusts in it fails.
+MOST_TEMPERATURE = 100.0
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class GenerationDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model read from disk, checked against its own config."""
+    """A model read from disk, checked against its own config. Raises ModelError."""
 
     path: Path
     config: ModelConfig
@@ -67,18 +76,35 @@ class Checkpoint:
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
 
     def __post_init__(self) -> None:
-        expected = self.config.tensor_shapes()
-        for name, shape in expected.items():
-            tensor = self.weights.get(name)
+        self._check_tensors()
+        self._check_eos_token_ids()
+        self._check_rotation()
+
+    def _check_tensors(self) -> None:
+        left_over = dict(self.weights)
+        for name, shape in self.config.tensor_shapes():
+            tensor = left_over.pop(name, None)
             if tensor is None:
                 raise ModelError(self.path, f"tensor {name} is missing; a {self.config.architecture} model has it.")
             if tensor.shape != shape:
                 raise ModelError(
                     tensor.path, f"tensor {tensor.file_name} has shape {tensor.shape}; the config asks for {shape}."
                 )
-        for name in self.weights.keys() - expected.keys():
-            tensor = self.weights[name]
+        for tensor in left_over.values():
             raise ModelError(tensor.path, f"tensor {tensor.file_name} is left over; the config has no place for it.")
+
+    def _check_eos_token_ids(self) -> None:
+        """They are compared with tokens, and, as long as an answer must go on, struck from the logits."""
+        for token_id in self.eos_token_ids:
+            if not 0 <= token_id < self.config.vocab_size:
+                vocabulary = f"the vocabulary of {self.config.vocab_size} tokens"
+                raise ModelError(self.path, f"the end of text, token id {token_id}, is not in {vocabulary}.")
+
+    def _check_rotation(self) -> None:
+        try:
+            rope_frequencies(self.config.rope, self.config.head_dim, self.config.max_positions)
+        except ValueError as error:
+            raise ModelError(self.path, f"{error}.") from error
 
     @property
     def num_parameters(self) -> int:

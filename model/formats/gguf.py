@@ -11,8 +11,9 @@ from pathlib import Path
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
-from model.formats.gguf_config import ROPE_FREQS, read_config, read_eos_token_ids, read_generation_defaults
+from model.formats.gguf_config import ROPE_FREQS, read_config, read_generation_defaults
 from model.formats.gguf_container import Container, open_container
+from model.formats.gguf_ends import read_end_token_ids
 
 _NAMES: Mapping[str, str] = {
     "model.embed_tokens": "token_embd",
@@ -36,13 +37,17 @@ _EXPERT = re.compile(r"mlp\.experts\.(\d+)\.(gate|up|down)_proj")
 
 def read(path: Path) -> Checkpoint:
     """Raises ModelError for a file that is damaged, contradicts itself, or asks for more than this project has."""
-    container = open_container(path)
+    return checkpoint_of(open_container(path))
+
+
+def checkpoint_of(container: Container) -> Checkpoint:
+    """As `read`, for a file that is open already."""
     config = read_config(container)
     return Checkpoint(
-        path=path,
+        path=container.path,
         config=config,
         weights=_weights(container, config),
-        eos_token_ids=read_eos_token_ids(container, config.vocab_size),
+        eos_token_ids=read_end_token_ids(container.metadata, container.path, config.vocab_size),
         generation=read_generation_defaults(container),
     )
 
@@ -50,7 +55,7 @@ def read(path: Path) -> Checkpoint:
 def _weights(container: Container, config: ModelConfig) -> dict[str, WeightTensor]:
     weights = {}
     left_over = container.tensors.keys() - {ROPE_FREQS}
-    for name, shape in config.tensor_shapes().items():
+    for name, shape in config.tensor_shapes():
         file_name, expert = _place(name)
         stack = (config.moe.num_experts,) if config.moe and expert is not None else ()
         tensor = _take(container, file_name, stack + shape, config)
@@ -109,7 +114,8 @@ def _unpaired(tensor: WeightTensor, num_heads: int) -> WeightTensor:
     num_rows = tensor.shape[0]
     if tensor.data.size % num_rows:
         raise ModelError(
-            tensor.path, f"tensor '{tensor.file_name}' is a bias encoded as {tensor.encoding}; F32 is needed."
+            tensor.path,
+            f"tensor '{tensor.file_name}' is a bias encoded as {tensor.encoding}; F32, F16 or BF16 is needed.",
         )
     pairs = tensor.data.reshape(num_heads, num_rows // num_heads // 2, 2, -1)  # H, D/2, the two of a pair, bytes
     return replace(tensor, data=pairs.swapaxes(1, 2).reshape(tensor.data.shape))

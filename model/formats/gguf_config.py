@@ -1,6 +1,6 @@
-"""What the metadata of a GGUF file say of the model: dimensions, rotary scaling, experts, end-of-text ids, sampling
-defaults. The meaning of a key, and of its absence, is llama.cpp's; a key that would change the arithmetic and has no
-place in `ModelConfig` is refused by name. Of the tensors it sees names and shapes, and the values of `rope_freqs` only.
+"""What the metadata of a GGUF file say of the model: dimensions, rotary scaling, experts, sampling defaults. The
+meaning of a key, and of its absence, is llama.cpp's; a key that would change the arithmetic and has no place in
+`ModelConfig` is refused by name. Of the tensors it sees names and shapes, and the values of `rope_freqs` only.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from model.config import ModelConfig, MoeConfig, RopeConfig, RopeKind
 from model.errors import ModelError
-from model.formats.checkpoint import GenerationDefaults
+from model.formats.checkpoint import LEAST_PENALTY, MOST_PENALTY, MOST_TEMPERATURE, GenerationDefaults
 from model.formats.gguf_container import Container
 from model.formats.gguf_keys import Keys
 
@@ -16,6 +16,7 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe")
 ROPE_FREQS = "rope_freqs.weight"
 
 _MAX_LAYERS = _MAX_EXPERTS = 512  # llama.cpp's limits; a false count could fill the memory with names
+_MAX_INT32 = 2**31 - 1
 _QUANTIZATION_VERSION = 2  # of the encodings' layout
 _ROPE_KINDS: Mapping[str, RopeKind] = {"none": "default", "linear": "linear", "yarn": "yarn"}
 _WITHOUT_EFFECT = ("attention.layer_norm_epsilon", "rope.scaling.finetuned", "tensor_data_layout")
@@ -73,21 +74,14 @@ def read_config(container: Container) -> ModelConfig:
     return config
 
 
-def read_eos_token_ids(container: Container, vocab_size: int) -> frozenset[int]:
-    """The ends of text, of turn and of message: each ends an answer."""
-    keys = _keys(container, "tokenizer.ggml.")
-    names = [name for name in ("eos_token_id", "eot_token_id", "eom_token_id") if name in keys]
-    return frozenset(keys.integer(name, least=0, most=vocab_size - 1) for name in names)
-
-
 def read_generation_defaults(container: Container) -> GenerationDefaults:
     keys = _keys(container, "general.sampling.")
     return GenerationDefaults(
-        temperature=keys.number_or_none("temp", or_equal=True),
-        top_p=keys.number_or_none("top_p", or_equal=True),
-        top_k=keys.integer("top_k", least=0) if "top_k" in keys else None,
-        min_p=keys.number_or_none("min_p", or_equal=True),
-        repetition_penalty=keys.number_or_none("penalty_repeat"),
+        temperature=keys.number_within("temp", 0, MOST_TEMPERATURE),
+        top_p=keys.number_within("top_p", 0, 1),
+        top_k=max(keys.integer("top_k", least=-1, most=_MAX_INT32), 0) if "top_k" in keys else None,  # -1: no limit
+        min_p=keys.number_within("min_p", 0, 1),
+        repetition_penalty=keys.number_within("penalty_repeat", LEAST_PENALTY, MOST_PENALTY),
     )
 
 
@@ -181,7 +175,8 @@ def _rope(keys: Keys, container: Container, head_dim: int) -> RopeConfig:
 def _attention_factor(keys: Keys, kind: str, factor: float) -> float | None:
     """Of cosine and sine. attn_factor multiplies YaRN's own 0.1 ln(factor) + 1; yarn_attn_factor replaces it: there
     llama.cpp's converter writes what transformers calls attention_factor (llama.cpp itself reads and forgets it)."""
-    whole = keys.number_or_none("rope.scaling.yarn_attn_factor")
+    name = "rope.scaling.yarn_attn_factor"
+    whole = keys.number(name) if name in keys else None
     multiplier = keys.number("rope.scaling.attn_factor", 1.0)
     if multiplier == 1.0:
         return whole
@@ -194,10 +189,11 @@ def _frequency_divisors(container: Container, head_dim: int) -> tuple[float, ...
     tensor = container.tensors.get(ROPE_FREQS)
     if tensor is None:
         return ()
-    divisors = tensor.to_float32()
-    if divisors.shape != (head_dim // 2,) or not (divisors > 0).all():
-        raise ModelError(container.path, f"tensor '{ROPE_FREQS}' has to have {head_dim // 2} values above zero.")
-    return tuple(divisors.tolist())
+    if tensor.shape == (head_dim // 2,):  # else it may be of any size
+        divisors = tensor.to_float32()
+        if (divisors > 0).all():
+            return tuple(divisors.tolist())
+    raise ModelError(container.path, f"tensor '{ROPE_FREQS}' has to have {head_dim // 2} values above zero.")
 
 
 def _refuse_others(keys: Keys) -> None:

@@ -2,7 +2,7 @@
 knows no key by name.
 """
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,25 @@ class Keys:
             raise self.error(name, f"a whole number, {limit}, is needed, the same in all layers.")
         return value
 
-    def number(self, name: str, default: float | None = None, above: float = 0.0, or_equal: bool = False) -> float:
+    def number(
+        self,
+        name: str,
+        default: float | None = None,
+        *,
+        above: float = 0.0,
+        or_equal: bool = False,
+        most: float = sys.float_info.max,
+    ) -> float:
         value = self._get(name, default)
-        if type(value) not in (int, float) or not (above < value < math.inf or (or_equal and value == above)):
-            raise self.error(name, f"a finite number {'of at least' if or_equal else 'above'} {above:g} is needed.")
+        if type(value) not in (int, float) or not (above < value <= most or (or_equal and value == above)):
+            least = f"{'of at least' if or_equal else 'above'} {above:g}"
+            limit = least if most == sys.float_info.max else f"{least} and at most {most:g}"
+            raise self.error(name, f"a finite number {limit} is needed.")
         return float(value)
 
-    def number_or_none(self, name: str, above: float = 0.0, or_equal: bool = False) -> float | None:
-        """None where the key is absent."""
-        return self.number(name, above=above, or_equal=or_equal) if name in self else None
+    def number_within(self, name: str, least: float, most: float) -> float | None:
+        """Both bounds are allowed. None where the key is absent."""
+        return self.number(name, above=least, or_equal=True, most=most) if name in self else None
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._get(name, default)

@@ -20,6 +20,10 @@ from model.errors import ModelError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # 3 differs only in allowing big-endian files
 
+# Of one array: many times the tokens and merges of any vocabulary. A file can have zeros for next to nothing, but a
+# Python value for each of them takes memory and time.
+_MAX_VALUES = 1 << 22
+
 _NUMBERS = {
     GGUFValueType.UINT8: Struct("<B"),
     GGUFValueType.INT8: Struct("<b"),
@@ -139,6 +143,8 @@ def _read_value(cursor: Cursor) -> Any:
     kind, count = _read_type(cursor), cursor.uint64()
     if kind is GGUFValueType.ARRAY:  # in the layout, but llama.cpp does not read it either
         raise cursor.error("is an array of arrays, which no model needs.")
+    if count > _MAX_VALUES:
+        raise cursor.error(f"is an array of {count} values; at most {_MAX_VALUES} are read.")
     return cursor.texts(count) if kind is GGUFValueType.STRING else cursor.numbers(kind, count)
 
 

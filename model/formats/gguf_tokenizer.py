@@ -6,19 +6,19 @@ where the names of two special tokens overlap in a text, llama.cpp takes the lon
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from gguf import TokenType
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from model.chat_template import ChatTemplate
+from model.formats.gguf_ends import read_end_token_ids
 from model.formats.gguf_keys import Keys
 from model.tokenizer import Tokenizer
 
 _PREFIX = "tokenizer.ggml."
-_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # the ends of text, of turn, and of message
 _TEMPLATE_VARIABLES = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
@@ -32,17 +32,6 @@ _WORDS = (
     r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-class TokenType(IntEnum):
-    """llama_token_type in llama.cpp's include/llama.h."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 def build(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
@@ -60,8 +49,7 @@ def build(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
     return Tokenizer.from_backend(
         backend,
         path,
-        bos_token_id=_token_id(keys, "bos_token_id", tokens),
-        eos_token_ids=[_token_id(keys, name, tokens) for name in _END_KEYS],
+        eos_token_ids=read_end_token_ids(metadata, path, len(tokens)),
         template=chat_template(metadata, path),
     )
 
@@ -98,14 +86,10 @@ def _byte_pair_encoder(
 
 
 def _split(merge: str, vocabulary: Mapping[str, int], keys: Keys) -> tuple[str, str]:
-    """Two tokens stand in one text with a space between. A token may have a space in it, though byte-level ones do not:
-    the first space that leaves two tokens is meant."""
+    """Two tokens stand in one text with a space between. A token of this kind has no space: it would be spelled Ġ."""
     left, _, right = merge.partition(" ")
-    while right:
-        if left in vocabulary and right in vocabulary and left + right in vocabulary:
-            return left, right
-        more, _, right = right.partition(" ")
-        left += " " + more
+    if left in vocabulary and right in vocabulary and left + right in vocabulary:
+        return left, right
     raise keys.error("merges", f"{merge!r} is not two tokens of the vocabulary that make a third.")
 
 

@@ -19,8 +19,8 @@ from model.formats.tied_embeddings import resolve_tying
 _SINGLE_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 
-# Buffers that older versions of transformers saved; they follow from the config.
-_HARMLESS_SUFFIXES = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
+# Buffers that older versions of transformers saved, in any encoding; they follow from the config.
+_DERIVED = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
 
 _FUSED_GATE_UP = "mlp.experts.gate_up_proj"  # [X, 2F, E], the gate's rows first
 _FUSED_DOWN = "mlp.experts.down_proj"  # [X, E, F]
@@ -29,8 +29,7 @@ _FUSED_DOWN = "mlp.experts.down_proj"  # [X, E, F]
 def read(folder: Path) -> Checkpoint:
     """Raises ModelError, naming file and tensor or key, for whatever cannot be served as the files say."""
     config = read_config(folder)
-    stored = {name: tensor for name, tensor in _read_tensors(folder).items() if not name.endswith(_HARMLESS_SUFFIXES)}
-    weights = _split_experts(stored, config)
+    weights = _split_experts(_read_tensors(folder), config)
     if config.tie_word_embeddings:
         resolved = resolve_tying(weights)
         weights = resolved.weights
@@ -46,7 +45,7 @@ def read(folder: Path) -> Checkpoint:
 
 def _read_tensors(folder: Path) -> dict[str, WeightTensor]:
     if (folder / _SINGLE_FILE).exists():
-        return read_safetensors(folder / _SINGLE_FILE)
+        return read_safetensors(folder / _SINGLE_FILE, _DERIVED)
     if (folder / _INDEX_FILE).exists():
         return _read_shards(folder, _read_index(folder / _INDEX_FILE))
     if any(folder.glob("pytorch_model*.bin")):
@@ -70,10 +69,10 @@ def _read_index(path: Path) -> dict[str, str]:
 def _read_shards(folder: Path, files: Mapping[str, str]) -> dict[str, WeightTensor]:
     tensors: dict[str, WeightTensor] = {}
     for file in sorted(set(files.values())):
-        for name, tensor in read_safetensors(folder / file).items():
+        for name, tensor in read_safetensors(folder / file, _DERIVED).items():
             _add(tensors, name, tensor)
     for name, file in files.items():
-        if name not in tensors or tensors[name].path.name != file:
+        if not name.endswith(_DERIVED) and (name not in tensors or tensors[name].path.name != file):
             raise ModelError(folder / file, f"tensor {name} is not in this shard; {_INDEX_FILE} says it is.")
     return tensors
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from model.config import ModelConfig, MoeConfig
 from model.errors import ModelError
-from model.formats.checkpoint import GenerationDefaults
+from model.formats.checkpoint import LEAST_PENALTY, MOST_PENALTY, MOST_TEMPERATURE, GenerationDefaults
 from model.formats.huggingface_rope import read_rope
 from model.formats.json_object import JsonObject
 
-_MOST_LAYERS = _MOST_EXPERTS = 4096  # a lie about these would otherwise cost hours before it is found out
+_MOST_LAYERS = _MOST_EXPERTS = 512  # as in GGUF files; a lie about these would otherwise be paid for in names
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +172,22 @@ def read_generation_defaults(folder: Path) -> GenerationDefaults:
     config = JsonObject.read(path)
     return GenerationDefaults(
         temperature=_temperature(config),
-        top_p=config.positive("top_p", most=1) if config.has("top_p") else None,
+        top_p=config.number("top_p", least=0, most=1) if config.has("top_p") else None,
         top_k=max(config.integer("top_k", least=-1), 0) if config.has("top_k") else None,  # -1 and 0: no limit
         min_p=config.number("min_p", least=0, most=1) if config.has("min_p") else None,
-        repetition_penalty=config.positive("repetition_penalty") if config.has("repetition_penalty") else None,
+        repetition_penalty=_repetition_penalty(config),
     )
 
 
 def _temperature(config: JsonObject) -> float | None:
     if not config.flag("do_sample", True):
         return 0.0
-    return config.number("temperature", least=0) if config.has("temperature") else None
+    return config.number("temperature", least=0, most=MOST_TEMPERATURE) if config.has("temperature") else None
+
+
+def _repetition_penalty(config: JsonObject) -> float | None:
+    key = "repetition_penalty"
+    return config.number(key, least=LEAST_PENALTY, most=MOST_PENALTY) if config.has(key) else None
 
 
 def read_eos_token_ids(folder: Path) -> frozenset[int]:

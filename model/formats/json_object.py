@@ -27,6 +27,7 @@ class JsonObject:
     def read(cls, path: Path) -> "JsonObject":
         try:
             values = json.loads(path.read_bytes())
+            json.dumps(values, ensure_ascii=False).encode()  # "\ud800", half of a surrogate pair, would break others
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(path, f"cannot be read as JSON: {error}.") from error
         if not isinstance(values, dict):

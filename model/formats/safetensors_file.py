@@ -20,19 +20,20 @@ _NUM_LENGTH_BYTES = 8
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # GGML's names for these encodings are the same
 
 
-def read_safetensors(path: Path) -> dict[str, WeightTensor]:
-    """Every tensor of the file by its name. Raises ModelError for a file that is cut short, a header that lies, or an
-    encoding that is none of F32, F16, BF16."""
+def read_safetensors(path: Path, ignored_suffixes: tuple[str, ...] = ()) -> dict[str, WeightTensor]:
+    """Every tensor of the file by its name, but for those whose name ends in one of `ignored_suffixes`. Raises
+    ModelError for a file that is cut short, a header that lies, or an encoding that is none of F32, F16, BF16."""
     try:
         with safe_open(path, framework="numpy"):
             pass
         values = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a path that no file can have
         raise ModelError(path, f"cannot be read as safetensors (cut short or damaged?): {error}.") from error
     values_start = _NUM_LENGTH_BYTES + int.from_bytes(values[:_NUM_LENGTH_BYTES].tobytes(), "little")
     header = json.loads(values[_NUM_LENGTH_BYTES:values_start].tobytes())
     header.pop("__metadata__", None)
-    return {name: _tensor(path, name, entry, values[values_start:]) for name, entry in header.items()}
+    wanted = {name: entry for name, entry in header.items() if not name.endswith(ignored_suffixes)}
+    return {name: _tensor(path, name, entry, values[values_start:]) for name, entry in wanted.items()}
 
 
 def _tensor(path: Path, name: str, entry: dict[str, Any], values: np.ndarray) -> WeightTensor:

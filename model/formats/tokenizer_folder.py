@@ -15,6 +15,7 @@ from model.errors import ModelError
 from model.formats.json_object import JsonObject
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MAX_DIGITS = 10  # of a token id, which has 32 bits
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -80,7 +81,7 @@ class FolderConfig:
         if not self.settings.has("added_tokens_decoder"):
             return None
         numbered = self.settings.child("added_tokens_decoder").values
-        if not all(token_id.isdecimal() for token_id in numbered):
+        if not all(token_id.isdecimal() and len(token_id) <= _MAX_DIGITS for token_id in numbered):
             raise self.settings.wrong("added_tokens_decoder", "an object whose keys are token ids")
         return [self._added_token(numbered[token_id]) for token_id in sorted(numbered, key=int)]
 
@@ -139,8 +140,8 @@ def _add_tokens(backend: Tokenizer, config: FolderConfig) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _LibraryErrors:
-    """Whatever is wrong with a tokenizer, `tokenizers` raises the bare class Exception, none of its subclasses. Just
-    this one becomes a ModelError."""
+    """Whatever is wrong with a tokenizer, `tokenizers` raises the bare class Exception, none of its subclasses; or it
+    panics, which is no Exception at all and has a class that cannot be imported. Just these become a ModelError."""
 
     path: Path
 
@@ -148,7 +149,7 @@ class _LibraryErrors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is Exception:
+        if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
             raise ModelError(self.path, f"this is no tokenizer that can be used: {error}.") from error
 
 

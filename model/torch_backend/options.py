@@ -7,7 +7,7 @@ import torch
 
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
-from model.options import DeviceName, DTypeName
+from model.options import DeviceName, DTypeName, KVDTypeName
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -16,7 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class TorchOptions:
     device: DeviceName = "auto"
     dtype: DTypeName = "auto"
-    kv_dtype: DTypeName = "auto"  # auto: the model's
+    kv_dtype: KVDTypeName = "auto"  # auto: the model's; not int8
     num_threads: int | None = None  # None: the physical cores this process may use
     max_model_len: int | None = None  # None: what the model was made for
     max_num_seqs: int = 64
@@ -24,11 +24,14 @@ class TorchOptions:
     debug_poison: bool = False
 
 
+def has_cuda() -> bool:
+    return torch.cuda.is_available()
+
+
 def choose_device(name: DeviceName, checkpoint: Checkpoint) -> torch.device:
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
+    if name == "cuda" and not has_cuda():
         raise ModelError(checkpoint.path, "cannot be loaded on device cuda: torch finds no CUDA device here.")
-    return torch.device("cuda", torch.cuda.current_device()) if has_cuda and name != "cpu" else torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if name != "cpu" and has_cuda() else torch.device("cpu")
 
 
 def choose_dtype(name: DTypeName, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
@@ -41,10 +44,3 @@ def choose_dtype(name: DTypeName, checkpoint: Checkpoint, device: torch.device) 
         return torch.float32
     encodings = {tensor.encoding for tensor in checkpoint.weights.values() if len(tensor.shape) > 1}
     return torch.float16 if encodings == {"F16"} else torch.bfloat16
-
-
-def choose_max_model_len(asked: int | None, checkpoint: Checkpoint) -> int:
-    most = checkpoint.config.max_positions
-    if asked is not None and asked > most:
-        raise ModelError(checkpoint.path, f"the model was made for {most} positions; max_model_len {asked} is more.")
-    return most if asked is None else asked

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, Chunk, ChunkResult, RunnerInfo, StepOutput
+from model.context_length import choose_max_model_len
 from model.cpu import num_usable_cores
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
 from model.memory import KVDemand, choose_num_blocks, free_memory
 from model.torch_backend.attention import view_cache
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
-from model.torch_backend.options import DTYPES, TorchOptions, choose_device, choose_dtype, choose_max_model_len
+from model.torch_backend.options import DTYPES, TorchOptions, choose_device, choose_dtype
 from model.torch_backend.sampling import sample
 from model.torch_backend.slots import SlotTable
 from model.torch_backend.weights import build_transformer

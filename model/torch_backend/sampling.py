@@ -25,15 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.batch import ChunkResult, SamplingParams
+from model.batch import NO_CHOICE, NOT_FINITE, ChunkResult, SamplingParams
 from model.torch_backend.penalties import TokenCounts, has_penalties, penalize
 from model.torch_backend.philox import uniforms
 
 WINDOWS = (128, 2048)  # largest weights that are sorted in the hope that top_k and top_p end among them
 # Below it float32 has no reciprocal; the result is greedy long before.
 MIN_TEMPERATURE = float(np.finfo(np.float32).tiny)
-NOT_FINITE = "the model's logits are not finite"
-NO_CHOICE = "no token is left to choose: all are suppressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +84,13 @@ def _choose(logits: Tensor, rows: Sequence[SamplingRow]) -> tuple[Tensor, Tensor
     if drawn:
         some = torch.tensor(drawn, device=logits.device)
         offsets = (logits - largest.values[:, None])[some]  # the largest is 0
-        tokens = tokens.index_copy(0, some, _draw(offsets, [rows[i] for i in drawn]))
+        drawn_tokens, is_drawn = _draw(offsets, [rows[i] for i in drawn])
+        tokens, has_choice = tokens.index_copy(0, some, drawn_tokens), has_choice.index_copy(0, some, is_drawn)
     return tokens, has_choice
 
 
-def _draw(offsets: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """offsets [R, V] of logits from their largest -> tokens [R]."""
+def _draw(offsets: Tensor, rows: Sequence[SamplingRow]) -> tuple[Tensor, Tensor]:
+    """offsets [R, V] of logits from their largest -> tokens [R], and whether a weight above zero was left [R]."""
     params = [row.params for row in rows]
     temperatures = [max(p.temperature, MIN_TEMPERATURE) for p in params]
     weights = (offsets / offsets.new_tensor(temperatures)[:, None]).exp()  # [R, V]
@@ -103,7 +102,8 @@ def _draw(offsets: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     aim = torch.from_numpy(uniforms(seeds, positions)[:, None]).to(weights.device) * whole
     aim = torch.minimum(aim, torch.nextafter(whole, torch.zeros_like(whole)))  # the product may round up to the whole
     token = torch.searchsorted(running, aim, right=True).squeeze(-1)
-    return token.clamp(max=weights.shape[-1] - 1)  # out of range only in a row of NaN, which is an error anyway
+    token = token.clamp(max=weights.shape[-1] - 1)  # out of range only in a row without a choice
+    return token, (whole > 0).squeeze(-1)
 
 
 def _least_weights(weights: Tensor, params: Sequence[SamplingParams]) -> Tensor:

@@ -85,6 +85,8 @@ async def test_what_can_never_fit_is_refused_and_says_what_would() -> None:
     async with running(FakeRunner(max_model_len=16, num_blocks=64)) as engine:
         with pytest.raises(RequestTooLong, match="together 17; the context holds 16.*at most 3 tokens"):
             ask(engine, [1] * 13, max_tokens=4)
+        with pytest.raises(RequestTooLong, match=r"together 17; the context holds 16\. Shorten the prompt\.$"):
+            ask(engine, [1] * 16, max_tokens=1)
     async with running(FakeRunner(num_blocks=3, block_size=4)) as engine:
         with pytest.raises(RequestTooLong, match="the KV cache holds 12"):
             ask(engine, [1] * 9, max_tokens=4)

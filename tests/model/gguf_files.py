@@ -41,7 +41,7 @@ def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     return {
         name: (random.standard_normal(shape) / 8 + name.endswith("norm.weight")).astype(np.float32)
-        for name, shape in config.tensor_shapes().items()
+        for name, shape in config.tensor_shapes()
     }
 
 

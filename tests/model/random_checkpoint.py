@@ -79,7 +79,7 @@ QWEN3_MOE = ModelConfig(
 def random_checkpoint(config: ModelConfig, seed: int) -> Checkpoint:
     generator = np.random.default_rng(seed)
     path = Path(f"random-{config.architecture}")
-    weights = {name: _random_tensor(generator, path, name, shape) for name, shape in config.tensor_shapes().items()}
+    weights = {name: _random_tensor(generator, path, name, shape) for name, shape in config.tensor_shapes()}
     return Checkpoint(path, config, weights)
 
 

@@ -1,20 +1,24 @@
 """What a runner computes, for tests: the logits behind given tokens, fed at once or one by one, and greedy answers."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from model.batch import Batch, Chunk, FreedSlot, GrownSlot, OpenedSlot, SamplingParams, num_blocks_for
-from model.torch_backend.runner import TorchRunner
+from model.batch import Batch, Chunk, FreedSlot, GrownSlot, OpenedSlot, Runner, SamplingParams, num_blocks_for
 
 GREEDY = SamplingParams(temperature=0.0)
+
+
+class ReadableRunner(Runner, Protocol):
+    def logits(self, chunks: Sequence[Chunk]) -> Any: ...  # [S, V], a tensor or an array
 
 
 class Reader:
     """Slots of a runner, opened with room for `max_tokens`, one for each prompt."""
 
-    def __init__(self, runner: TorchRunner, num_slots: int, max_tokens: int) -> None:
+    def __init__(self, runner: ReadableRunner, num_slots: int, max_tokens: int) -> None:
         self._runner = runner
         size = num_blocks_for(max_tokens, runner.info.block_size)
         self._blocks = [tuple(range(slot * size, (slot + 1) * size)) for slot in range(num_slots)]
@@ -24,13 +28,14 @@ class Reader:
 
     def feed(self, *token_ids: Sequence[int]) -> Tensor:
         """One chunk for each slot, in one step: logits [slots, V] behind its last token."""
-        return self._runner.logits([Chunk(slot, tuple(tokens)) for slot, tokens in enumerate(token_ids)]).cpu()
+        chunks = [Chunk(slot, tuple(tokens)) for slot, tokens in enumerate(token_ids)]
+        return torch.as_tensor(self._runner.logits(chunks)).cpu()
 
     def close(self) -> None:
         self._runner.run(Batch(freed=tuple(FreedSlot(slot, blocks) for slot, blocks in enumerate(self._blocks))))
 
 
-def read_one_by_one(runner: TorchRunner, token_ids: Sequence[int]) -> Tensor:
+def read_one_by_one(runner: ReadableRunner, token_ids: Sequence[int]) -> Tensor:
     """Logits [T, V] behind each token, each fed in a step of its own."""
     reader = Reader(runner, 1, len(token_ids))
     rows = [reader.feed([token]) for token in token_ids]
@@ -38,7 +43,7 @@ def read_one_by_one(runner: TorchRunner, token_ids: Sequence[int]) -> Tensor:
     return torch.cat(rows)
 
 
-def answer_greedily(runner: TorchRunner, prompts: Sequence[Sequence[int]], num_tokens: int) -> tuple[Tensor, Tensor]:
+def answer_greedily(runner: ReadableRunner, prompts: Sequence[Sequence[int]], num_tokens: int) -> tuple[Tensor, Tensor]:
     """All prompts together, each whole in the first step: the chosen tokens [B, N] and the logits [B, N, V]."""
     reader = Reader(runner, len(prompts), max(map(len, prompts)) + num_tokens)
     logits = [reader.feed(*prompts)]

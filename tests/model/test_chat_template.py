@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 from datetime import datetime
@@ -10,6 +11,7 @@ from jinja2 import TemplateError
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from model import chat_template
 from model.chat_template import ChatTemplate, ChatTemplateError
 from model.default_model import find_or_fetch
 from model.errors import ModelError
@@ -178,6 +180,8 @@ def test_what_is_out_of_reach_is_printed_as_nothing(expression):
         ("{{ strftime_now(5) }}", "TypeError: "),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError: "),
         ("{% include 'other' %}", "no loader for this environment|other"),
+        ("{{ 'a' | center(10 ** 16) }}", "MemoryError: "),
+        ("{{ 'a' * 10 ** 16 }}", "MemoryError: "),
     ],
 )
 def test_what_goes_wrong_in_a_template_is_said_in_its_own_words(source, message):
@@ -194,11 +198,31 @@ def test_what_goes_wrong_in_a_template_is_said_in_its_own_words(source, message)
         ("{% unknown %}", "unknown tag 'unknown'"),
         ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "RecursionError"),
         ("{% for a in b %}" * 30 + "{% endfor %}" * 30, "SyntaxError: too many statically nested blocks"),
+        ("{{ " + "1" * 5000 + " }}", "ValueError: Exceeds the limit"),
+        ("{{ (2 ** 100000) | string }}", "ValueError: Exceeds the limit"),
     ],
 )
 def test_a_template_that_does_not_compile_is_refused_at_once(source, message):
     with pytest.raises(ChatTemplateError, match=message):
         ChatTemplate(source, {})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3,
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% for n in [60] recursive %}{% if n %}{{ loop([n - 1, n - 1]) }}{% endif %}{% endfor %}",
+    ],
+    ids=["loops in loops", "a macro that calls itself twice", "a recursive loop"],
+)
+def test_a_template_that_would_never_end_is_stopped(source, monkeypatch):
+    monkeypatch.setattr(chat_template, "_MOST_SECONDS", 0.1)
+    template = ChatTemplate(source, {})
+
+    with pytest.raises(ChatTemplateError, match=r"took more than 0\.1 seconds and was stopped"):
+        template.render([USER], **{chat_template._DEADLINE: math.inf})  # which no request can put off
+    assert template.text_behind_answer() == ""
 
 
 @pytest.mark.parametrize(

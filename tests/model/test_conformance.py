@@ -68,7 +68,7 @@ def test_the_default_model_computes_what_transformers_does_on_the_same_weights()
     """20 prompts at once, 64 greedy tokens each. The oracle is given each whole text: if its most likely token at every
     place is the next one, it would have chosen the same by itself."""
     path = find_or_fetch()
-    loaded = load(LoadOptions(model=str(path), device="cpu", kv_cache_memory=2**30))
+    loaded = load(LoadOptions(model=str(path), backend="torch", device="cpu", kv_cache_memory=2**30))
     assert isinstance(loaded.runner, TorchRunner)
     oracle = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     prompts = [loaded.tokenizer.encode(text) for text in PROMPTS]

@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from model.cgroup import ControlGroups
-from model.cpu import num_usable_cores
+from model.cpu import num_allowed_cores, num_usable_cores
 
 
 def groups_with_quota(tmp_path: Path, quota: str) -> ControlGroups:
@@ -23,6 +23,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("quota", "cores"), [("max", 3), ("250000", 2), ("50000", 1), ("900000", 3)])
 def test_cores_not_threads_in_the_share_this_process_has(tmp_path: Path, quota: str, cores: int) -> None:
     assert num_usable_cores(groups_with_quota(tmp_path, quota)) == cores
+    assert num_allowed_cores() == 3
 
 
 def test_this_machine_has_a_core() -> None:

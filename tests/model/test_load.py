@@ -122,6 +122,12 @@ def test_a_path_that_is_not_there_is_named():
         find_model(Path("nowhere.gguf"))
 
 
+@pytest.mark.parametrize("options", [LoadOptions(model="~no such user/m"), LoadOptions(tokenizer="~no such user/t")])
+def test_the_home_of_nobody_is_named(options):
+    with pytest.raises(ModelError, match="^~no such user/[mt]: there is no user of this name"):
+        load(options)
+
+
 def test_a_name_on_the_hub_is_told_how_to_get_there():
     with pytest.raises(ModelError, match="hf download someone/some-model --local-dir some-model"):
         find_model(Path("someone/some-model"))
@@ -249,7 +255,8 @@ def test_a_text_ends_where_tokenizer_or_checkpoint_says(tmp_path, no_runner):
 
 
 def test_the_runner_is_what_was_asked_for(gguf_file, tmp_path):
-    options = LoadOptions(device="cpu", dtype="float32", kv_dtype="bfloat16", num_threads=1, max_model_len=64)
+    words = {"backend": "torch", "device": "cpu", "dtype": "float32", "kv_dtype": "bfloat16"}
+    options = LoadOptions(**words, num_threads=1, max_model_len=64)
     checkpoint = read(gguf_file, write_tokenizer(tmp_path / "tokenizer")).checkpoint
 
     info = build_runner(checkpoint, options).info

@@ -99,3 +99,25 @@ def test_divisors_of_a_gguf_file_divide_pair_by_pair() -> None:
     divided = rope_frequencies(RopeConfig(frequency_divisors=divisors), 8, MAX_POSITIONS)
     np.testing.assert_allclose(divided.inverse * np.array(divisors), plain.inverse)
     assert divided.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RopeConfig(kind="linear", factor=1e-320),
+        RopeConfig(kind="linear", factor=1e-37),  # finite for one position, but not for the last
+        RopeConfig(frequency_divisors=(1e-40,) * 32),
+        dataclasses.replace(YARN, factor=1e-300),
+        dataclasses.replace(YARN, attention_factor=1e308),
+        dataclasses.replace(YARN, attention_factor=1e20),  # a query times a key has it twice
+        dataclasses.replace(YARN, mscale=1e308, mscale_all_dim=1.0),
+        dataclasses.replace(YARN, beta_fast=1e308),
+        dataclasses.replace(YARN, beta_slow=1e308),
+        dataclasses.replace(YARN, beta_fast=1e-320),
+        dataclasses.replace(YARN, beta_slow=1e-320),
+    ],
+    ids=str,
+)
+def test_frequencies_that_float32_cannot_hold_are_refused(config: RopeConfig) -> None:
+    with pytest.raises(ValueError, match="not finite in float32"):
+        rope_frequencies(config, 64, MAX_POSITIONS)

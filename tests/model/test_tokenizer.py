@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from model.chat_template import ChatTemplate
 from model.default_model import find_or_fetch
+from model.errors import ModelError
 from model.formats import gguf_tokenizer
 from model.formats.gguf_metadata import read_metadata
 from model.tokenizer import MAX_TEXT_LENGTH, Tokenizer
@@ -75,7 +76,7 @@ def test_a_folder_gives_the_ids_that_transformers_gives(save_folder, tmp_path):
         assert ours.decode(ids) == theirs.decode(ids), line
         assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True), line
     assert ours.vocab_size == len(theirs)
-    assert (ours.bos_token_id, ours.eos_token_ids) == (theirs.bos_token_id, {theirs.eos_token_id})
+    assert ours.eos_token_ids == {theirs.eos_token_id}
 
 
 @needs_minimind
@@ -106,7 +107,7 @@ def odd_tokens() -> Tokenizer:
 
 
 def of_backend(backend: Backend) -> Tokenizer:
-    return Tokenizer.from_backend(backend, Path("test"), bos_token_id=None, eos_token_ids=[], template=None)
+    return Tokenizer.from_backend(backend, Path("test"), eos_token_ids=[], template=None)
 
 
 @pytest.mark.parametrize("make", [default_model, odd_tokens])
@@ -162,11 +163,21 @@ def test_a_template_that_ends_no_turn_with_a_special_token_adds_no_end(template,
     }
 
 
+@pytest.mark.parametrize(
+    ("behind", "problem"),
+    [("{{ '\\ud800' }}", r"half of a surrogate pair, U\+D800"), ("{{ ' ' * 5000000 }}", "5000001 characters")],
+)
+def test_a_template_that_writes_what_has_no_tokens_behind_an_answer_is_refused(behind, problem, tmp_path):
+    path = save(byte_level(GPT2_WORDS), tmp_path, chat_template="{{ messages[-1].content }}." + behind)
+
+    with pytest.raises(ModelError, match=f"behind an answer of the chat template the text has {problem}"):
+        Tokenizer.from_folder(path)
+
+
 def test_without_a_config_no_token_ends_a_text(tmp_path):
     byte_level(GPT2_WORDS).save(str(tmp_path / "tokenizer.json"))
-    tokenizer = Tokenizer.from_folder(tmp_path)
 
-    assert (tokenizer.eos_token_ids, tokenizer.bos_token_id) == (frozenset(), None)
+    assert Tokenizer.from_folder(tmp_path).eos_token_ids == frozenset()
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "\udfff", "\ude00\ud83d"])
@@ -194,8 +205,6 @@ def test_an_id_without_a_token_is_refused(token_id):
 def test_the_end_of_a_turn_comes_from_the_template_given():
     backend = byte_level(GPT2_WORDS, [AddedToken("<end>", special=True)])
     template = ChatTemplate("{{ messages[-1].content }}<end>", {})
-    tokenizer = Tokenizer.from_backend(
-        backend, Path("test"), bos_token_id=None, eos_token_ids=[3, None], template=template
-    )
+    tokenizer = Tokenizer.from_backend(backend, Path("test"), eos_token_ids=[3, None], template=template)
 
     assert tokenizer.eos_token_ids == {3, backend.token_to_id("<end>")}

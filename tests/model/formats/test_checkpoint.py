@@ -1,6 +1,7 @@
 """Values of a weight in every encoding, and a checkpoint that is checked against its config."""
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
 
+from model.config import RopeConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.formats.gguf_container import ENCODINGS
@@ -74,6 +76,15 @@ def test_a_scale_that_is_not_finite_is_refused_by_name(encoding: str, scale: byt
         weight(data, (1, 256), encoding).to_float32()
 
 
+def test_one_long_row_is_decoded_slab_by_slab() -> None:
+    data = np.zeros((1, (1 << 22) // 32 * 34), np.uint8)
+    tracemalloc.start()
+    values = weight(data, (1, 1 << 22), "Q8_0").to_float32()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes + (2 << 20)
+
+
 Weights = dict[str, WeightTensor]
 
 
@@ -103,3 +114,21 @@ def test_a_checkpoint_fits_its_config(weights: Weights, change: Callable[[Weight
     change(weights)
     with pytest.raises(ModelError, match=expected):
         Checkpoint(PATH, small_config(), weights)
+
+
+def test_layers_and_experts_that_are_not_there_cost_nothing(weights: Weights) -> None:
+    with pytest.raises(ModelError, match=r"model\.layers\.2\.input_layernorm\.weight is missing"):
+        Checkpoint(PATH, small_config(num_layers=10**12), weights)
+
+
+@pytest.mark.parametrize("token_id", [-1, 96, 10**30])
+def test_an_end_of_text_that_is_no_token_is_refused(weights: Weights, token_id: int) -> None:
+    assert Checkpoint(PATH, small_config(), weights, eos_token_ids=frozenset({0, 95})).eos_token_ids == {0, 95}
+    with pytest.raises(ModelError, match=rf"^folder/model\.file: .* token id {token_id}, is not in .* 96 tokens"):
+        Checkpoint(PATH, small_config(), weights, eos_token_ids=frozenset({2, token_id}))
+
+
+def test_a_rotation_that_float32_cannot_hold_is_refused(weights: Weights) -> None:
+    config = small_config(rope=RopeConfig(kind="yarn", factor=4.0, beta_slow=1e308))
+    with pytest.raises(ModelError, match=r"^folder/model\.file: the rotary frequencies .* float32\.$"):
+        Checkpoint(PATH, config, weights)

@@ -13,7 +13,7 @@ import pytest
 from model.config import ModelConfig, RopeConfig
 from model.errors import ModelError
 from model.formats.checkpoint import GenerationDefaults
-from model.formats.gguf_config import read_config, read_eos_token_ids, read_generation_defaults
+from model.formats.gguf_config import read_config, read_generation_defaults
 from model.formats.gguf_container import Container, open_container
 from tests.model.gguf_files import add_tensor, gguf_writer, save, small_config
 
@@ -126,6 +126,11 @@ def test_rope_freqs_that_cannot_divide_are_refused(tmp_path: Path, divisors: lis
         read_config(with_divisors(tmp_path, divisors))
 
 
+def test_rope_freqs_of_another_shape_are_not_even_decoded(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"'rope_freqs\.weight' has to have 16 values"):
+        read_config(with_divisors(tmp_path, [math.nan] * 17))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -212,19 +217,19 @@ def test_an_absent_expert_size_is_the_share_of_the_feed_forward_size(opened: Ope
     assert moe.intermediate_size == 96 // 2
 
 
-def test_every_end_that_is_named_ends_an_answer(opened: Open) -> None:
-    ids = {"tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.eot_token_id": 95, "tokenizer.ggml.bos_token_id": 1}
-    assert read_eos_token_ids(opened(**ids), vocab_size=96) == {2, 95}
-    assert read_eos_token_ids(opened(**{"tokenizer.ggml.eom_token_id": 0}), vocab_size=96) == {0}
-    assert read_eos_token_ids(opened(), vocab_size=96) == frozenset()
-    with pytest.raises(ModelError, match=r"'tokenizer\.ggml\.eot_token_id' is 95; .* 0 to 94"):
-        read_eos_token_ids(opened(**ids), vocab_size=95)
-
-
 def test_the_authors_sampling_is_read(opened: Open) -> None:
     keys = {"temp": 0.5, "top_k": 20, "top_p": 0.75, "min_p": 0.0, "penalty_repeat": 1.5, "mirostat": 0}
     container = opened(**{f"general.sampling.{name}": value for name, value in keys.items()})
     assert read_generation_defaults(container) == GenerationDefaults(0.5, 0.75, 20, 0.0, 1.5)
     assert read_generation_defaults(opened()) == GenerationDefaults()
-    with pytest.raises(ModelError, match=r"'general\.sampling\.temp' is -1\.0"):
-        read_generation_defaults(opened(**{"general.sampling.temp": -1.0}))
+    assert read_generation_defaults(opened(**{"general.sampling.top_k": -1})).top_k == 0  # no limit
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temp", -1.0), ("temp", 1e30), ("top_p", 5.0), ("min_p", 2.0), ("top_k", -2), ("penalty_repeat", 0.0),
+     ("penalty_repeat", 1e-38), ("penalty_repeat", 1e30)],
+)  # fmt: skip
+def test_sampling_values_out_of_bounds_are_refused(opened: Open, name: str, value: float) -> None:
+    with pytest.raises(ModelError, match=rf"'general\.sampling\.{name}' is "):
+        read_generation_defaults(opened(**{f"general.sampling.{name}": value}))

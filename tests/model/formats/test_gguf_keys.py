@@ -33,8 +33,14 @@ def test_a_number_is_finite_and_above_its_bound(value: Any) -> None:
 def test_a_number_may_be_whole_and_may_touch_its_bound_where_that_is_said() -> None:
     assert keys(n=2).number("n") == 2.0
     assert keys(n=0.0).number("n", or_equal=True) == 0.0
-    assert keys(n=0.5).number_or_none("n") == 0.5
-    assert keys().number_or_none("n") is None
+
+
+def test_a_number_within_bounds_may_touch_both_and_may_be_absent() -> None:
+    assert [keys(n=value).number_within("n", 0.5, 1) for value in (0.5, 1)] == [0.5, 1.0]
+    assert keys().number_within("n", 0.5, 1) is None
+    for value in (0.49, 1.01, math.nan):
+        with pytest.raises(ModelError, match=r"a finite number of at least 0\.5 and at most 1 is needed"):
+            keys(n=value).number_within("n", 0.5, 1)
 
 
 def test_a_text_is_a_text() -> None:

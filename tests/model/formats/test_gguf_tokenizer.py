@@ -62,7 +62,7 @@ def test_a_byte_that_is_no_token_is_dropped_as_llama_server_drops_it():
 def test_the_default_model_s_special_tokens():
     tokenizer = default_model()
 
-    assert (tokenizer.vocab_size, tokenizer.bos_token_id, tokenizer.eos_token_ids) == (49152, 1, {2})
+    assert (tokenizer.vocab_size, tokenizer.eos_token_ids) == (49152, {0, 2})  # <|endoftext|> and <|im_end|>
     assert tokenizer.special_token_ids == set(range(17))
     assert (tokenizer.token_bytes[1], tokenizer.token_bytes[6004]) == (b"<|im_start|>", b"hi")
 
@@ -130,22 +130,33 @@ def test_the_ends_of_text_turn_and_message_end_a_text():
     changes = {"eot_token_id": tokens.index("<unk>"), "eom_token_id": 7}
     tokenizer = build(small_metadata(**changes), PATH)
 
-    assert tokenizer.eos_token_ids == {tokens.index("<|im_end|>"), tokens.index("<unk>"), 7}
+    called_so = {tokens.index("<|im_end|>"), tokens.index("<|endoftext|>")}
+    assert tokenizer.eos_token_ids == {*called_so, tokens.index("<unk>"), 7}
 
 
 def test_the_end_of_a_turn_in_the_template_ends_a_text():
     tokens = recorded(SMALL)[0]["tokens"]
-    metadata = small_metadata() | {"tokenizer.chat_template": "{{ messages[-1].content }}<|endoftext|>"}
+    metadata = small_metadata() | {"tokenizer.chat_template": "{{ messages[-1].content }}<|im_start|>"}
 
-    assert build(metadata, PATH).eos_token_ids == {tokens.index("<|im_end|>"), tokens.index("<|endoftext|>")}
+    assert tokens.index("<|im_start|>") in build(metadata, PATH).eos_token_ids
+    assert tokens.index("<|im_start|>") not in build(small_metadata(), PATH).eos_token_ids
 
 
-def test_a_merge_is_cut_at_the_first_space_that_leaves_two_tokens():
-    tokens = ["a", "b", "a b", "c", "a bc", " b", "a b b"]
-    changes = {"tokens": tokens, "token_type": [1] * 7, "merges": ["a b c", "a b  b"]}
+def test_a_merge_that_is_there_twice_counts_where_it_is_first():
+    changes = {"tokens": ["a", "b", "c", "ab", "bc"], "token_type": [1] * 5, "merges": ["b c", "a b", "b c"]}
     backend = build(small_metadata(bos_token_id=None, eos_token_id=None, **changes), PATH).backend
 
-    assert json.loads(backend.to_str())["model"]["merges"] == [["a b", "c"], ["a b", " b"]]
+    assert json.loads(backend.to_str())["model"]["merges"] == [["b", "c"], ["a", "b"]]
+
+
+def test_a_merge_of_a_million_spaces_is_refused_in_a_few_words():
+    """In one pass: to try each of the spaces would take hours."""
+    spaces = " " * 1_000_000
+    changes = {"tokens": ["a", spaces], "token_type": [1, 1], "merges": [spaces + "x"]}
+
+    with pytest.raises(ModelError, match="is not two tokens of the vocabulary that make a third") as error:
+        build(small_metadata(bos_token_id=None, eos_token_id=None, **changes), PATH)
+    assert len(str(error.value)) < 1100
 
 
 @pytest.mark.parametrize(
@@ -168,7 +179,7 @@ def test_a_merge_is_cut_at_the_first_space_that_leaves_two_tokens():
         ({"token_type": [1]}, "a list with a type for each of the 4"),
         ({"token_type": [1, 1, 1, 6]}, "the token '<end>' has type 6"),
         ({"token_type": [1, 1, 0, 3]}, "the token 'ab' has type 0"),
-        ({"bos_token_id": 4}, "'tokenizer.ggml.bos_token_id' is 4"),
+        ({"bos_token_id": 4, "add_bos_token": True}, "'tokenizer.ggml.bos_token_id' is 4"),
         ({"eos_token_id": -1}, "'tokenizer.ggml.eos_token_id' is -1"),
         ({"add_bos_token": True}, "'tokenizer.ggml.bos_token_id' is missing; the file says"),
         ({"add_eos_token": 1}, "'tokenizer.ggml.add_eos_token' is 1; true or false"),

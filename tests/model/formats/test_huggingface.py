@@ -116,6 +116,19 @@ def test_end_tokens_and_recommended_sampling_come_with_it(llama: Path) -> None:
     assert checkpoint.generation == GenerationDefaults(temperature=0.7)
 
 
+@pytest.mark.parametrize("changes", [{"eos_token_id": [3, 320]}, {"eos_token_id": -1}])
+def test_an_end_token_that_is_not_in_the_vocabulary_is_refused(changes: dict[str, object], llama: Path) -> None:
+    edit_json(llama / "generation_config.json", **changes)
+    with pytest.raises(ModelError, match=r"llama: the end of text, token id (320|-1), is not in .* 320 tokens"):
+        read(llama)
+
+
+def test_rotary_numbers_beyond_float32_are_refused(llama: Path) -> None:
+    edit_json(llama / "config.json", rope_parameters={"rope_type": "linear", "factor": 1e-320, "rope_theta": 1e4})
+    with pytest.raises(ModelError, match=r"llama: the rotary frequencies .* are not finite in float32"):
+        read(llama)
+
+
 def test_an_equal_output_layer_is_dropped_where_the_config_ties_it(tmp_path: Path) -> None:
     saved = save_random_model("llama-tied", tmp_path)
     embedding = saved.model.get_input_embeddings().weight.detach().clone()
@@ -149,12 +162,21 @@ def test_an_output_layer_alone_stands_for_a_tied_embedding(tmp_path: Path) -> No
 def test_buffers_of_old_versions_are_dropped(llama: Path) -> None:
     buffers = {
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
-        "model.rotary_emb.inv_freq": torch.ones(8),
+        "model.rotary_emb.inv_freq": torch.ones(8).double(),
         "model.layers.1.self_attn.rotary_emb.cos_cached": torch.ones(1, 1, 512, 16),
     }
     before = values_of(read(llama))
     edit_tensors(llama / "model.safetensors", buffers)
     expect_tensors(read(llama), before)
+
+
+def test_buffers_of_old_versions_are_dropped_from_shards(sharded: Path) -> None:
+    before, buffer = values_of(read(sharded)), "model.layers.0.self_attn.rotary_emb.inv_freq"
+    shard = shard_of(sharded, "model.norm.weight")
+    edit_tensors(shard, {buffer: torch.ones(8).double()})
+    weight_map = json.loads((sharded / INDEX).read_text())["weight_map"]
+    edit_json(sharded / INDEX, weight_map=weight_map | {buffer: shard.name})
+    expect_tensors(read(sharded), before)
 
 
 def test_a_tensor_left_over_is_refused_by_name(llama: Path) -> None:

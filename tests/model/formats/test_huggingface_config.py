@@ -144,7 +144,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"head_dim": 15}, "the head dimension is 15"),
     ("llama", {"hidden_size": "64"}, 'hidden_size is "64"'),
     ("llama", {"vocab_size": 1.5}, "vocab_size is 1.5"),
-    ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+    ("llama", {"num_hidden_layers": 513}, "num_hidden_layers is 513; it must be a whole number from 1 to 512"),
+    ("qwen3_moe", {**EXPERTS, "num_experts": 513}, "num_experts is 513; it must be a whole number from 0 to 512"),
     ("llama", {"num_attention_heads": 0}, "num_attention_heads is 0"),
     ("llama", {"intermediate_size": None}, "the key intermediate_size is missing"),
     ("llama", {"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06"),
@@ -183,6 +184,7 @@ def test_values_that_change_nothing_are_accepted(tmp_path: Path) -> None:
         ({"temperature": 0.6, "min_p": 0.05}, GenerationDefaults(temperature=0.6, min_p=0.05)),
         ({"do_sample": False, "temperature": 0.6, "top_p": 0.9}, GenerationDefaults(temperature=0.0, top_p=0.9)),
         ({"do_sample": False}, GenerationDefaults(temperature=0.0)),
+        ({"do_sample": False, "top_p": 0.0}, GenerationDefaults(temperature=0.0, top_p=0.0)),  # the best token alone
         ({"top_k": -1, "temperature": 1}, GenerationDefaults(temperature=1.0, top_k=0)),
     ],
 )
@@ -197,7 +199,17 @@ def test_without_a_generation_config_nothing_is_recommended(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "values",
-    [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": 2.5}, {"min_p": 2}, {"repetition_penalty": 0}],
+    [
+        {"temperature": -1},
+        {"temperature": 1e300},
+        {"top_p": -0.1},
+        {"top_p": 1.5},
+        {"top_k": 2.5},
+        {"min_p": 2},
+        {"repetition_penalty": 0},
+        {"repetition_penalty": 1e-300},
+        {"repetition_penalty": 1e300},
+    ],
 )
 def test_sampling_values_out_of_bounds_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
     edit_json(tmp_path / "generation_config.json", **values)

@@ -55,7 +55,9 @@ def test_one_number_stands_for_a_list_of_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'"text"', b"\xff{}", b'{"a": 1', b"[" * 100_000, b'{"a": ' + b"9" * 10_000 + b"}"]
+    "content",
+    [b"", b"{", b"[]", b'"text"', b"\xff{}", b'{"a": 1', b"[" * 100_000, b'{"a": ' + b"9" * 10_000 + b"}"]
+    + [rb'{"\ud800": 1}', rb'{"a": {"b": ["\udfff"]}}', b'{"a": "\xed\xa0\x80"}'],  # halves of a surrogate pair
 )
 def test_what_is_no_json_object_is_refused_by_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
@@ -69,7 +71,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_reads_what_json_wrote(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"name": "小模型", "size": 64}))
+    (tmp_path / "config.json").write_text(json.dumps({"name": "小模型🦙", "size": 64}))
     config = JsonObject.read(tmp_path / "config.json")
-    assert config.text("name") == "小模型"
+    assert config.text("name") == "小模型🦙"
     assert config.integer("size") == 64

@@ -42,7 +42,7 @@ def small_state(num_layers: int = 2, num_experts: int = 0) -> dict[str, torch.Te
         qk_norm=True,
         moe=MoeConfig(num_experts, 1, 24, norm_topk_prob=True) if num_experts else None,
     )
-    state = {name: torch.randn(shape).half() for name, shape in config.tensor_shapes().items()}
+    state = {name: torch.randn(shape).half() for name, shape in config.tensor_shapes()}
     return state | {"lm_head.weight": state["model.embed_tokens.weight"].clone()}
 
 

@@ -92,7 +92,7 @@ def test_a_file_cut_short_is_refused(num_bytes: int, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere.safetensors", tmp_path):
+    for path in (tmp_path / "nowhere.safetensors", tmp_path, tmp_path / "a\0.safetensors"):
         with pytest.raises(ModelError, match="cannot be read"):
             read_safetensors(path)
 
@@ -105,3 +105,8 @@ def test_other_encodings_are_refused_by_tensor_and_name(dtype: torch.dtype, name
     save_file({"model.norm.weight": torch.zeros(4).to(dtype)}, tmp_path / "m.safetensors")
     with pytest.raises(ModelError, match=rf"tensor model\.norm\.weight has the encoding {name}; only F32, F16, BF16"):
         read_safetensors(tmp_path / "m.safetensors")
+
+
+def test_what_is_to_be_ignored_may_have_any_encoding(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(4), "a.buffer": torch.zeros(2).double()}, tmp_path / "m.safetensors")
+    assert read_safetensors(tmp_path / "m.safetensors", (".buffer",)).keys() == {"a"}

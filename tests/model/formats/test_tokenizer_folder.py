@@ -91,6 +91,21 @@ def test_a_broken_tokenizer_json_is_refused_by_name(contents, tmp_path):
         read_backend(FolderConfig.read(tmp_path))
 
 
+def test_a_tokenizer_json_on_which_the_library_panics_is_refused_by_name(tmp_path):
+    write(tmp_path, [])
+    source = json.loads((tmp_path / "tokenizer.json").read_text())
+    source["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(source))
+
+    with pytest.raises(ModelError, match=r"tokenizer\.json: this is no tokenizer that can be used"):
+        read_backend(FolderConfig.read(tmp_path))
+
+
+def test_half_of_a_surrogate_pair_is_no_token(tmp_path):
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: .*surrogates not allowed"):
+        write(tmp_path, [], eos_token="\ud800")
+
+
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
@@ -101,6 +116,7 @@ def test_a_broken_tokenizer_json_is_refused_by_name(contents, tmp_path):
         ({"extra_special_tokens": [None]}, "null stands"),
         ({"added_tokens_decoder": ["<a>"]}, "added_tokens_decoder is"),
         ({"added_tokens_decoder": {"first": "<a>"}}, "added_tokens_decoder is"),
+        ({"added_tokens_decoder": {"1" * 5000: "<a>"}}, "added_tokens_decoder is"),
         ({"added_tokens_decoder": {"0": {"special": True}}}, "stands in the place of a token"),
         ({"tokenizer_class": 1}, "tokenizer_class is 1"),
     ],

@@ -5,7 +5,7 @@ import torch
 
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
-from model.torch_backend.options import choose_device, choose_dtype, choose_max_model_len
+from model.torch_backend.options import choose_device, choose_dtype
 from tests.model.random_checkpoint import LLAMA, random_checkpoint
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -36,14 +36,7 @@ def test_auto_is_the_files_own_half_precision_on_a_gpu(matrices: str, dtype: tor
 
 def test_what_is_asked_for_is_what_is_used() -> None:
     assert choose_dtype("float16", encoded("F32"), CPU) == torch.float16
-    assert choose_max_model_len(100, encoded("F32")) == 100
-    assert choose_max_model_len(None, encoded("F32")) == LLAMA.max_positions
     assert choose_device("cpu", encoded("F32")) == CPU
-
-
-def test_more_positions_than_the_model_has_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"random-llama: .*512 positions; max_model_len 513"):
-        choose_max_model_len(513, encoded("F32"))
 
 
 def test_a_gpu_is_taken_where_there_is_one_and_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

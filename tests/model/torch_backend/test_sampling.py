@@ -237,6 +237,12 @@ def test_a_row_whose_every_token_is_suppressed_is_an_error() -> None:
     assert sample(torch.zeros(1, 2), [SamplingRow(params, 1, 0)]) == [ChunkResult(error=NO_CHOICE)]
 
 
+def test_a_row_whose_every_weight_is_below_min_p_is_an_error() -> None:
+    rows = [SamplingRow(SamplingParams(min_p=min_p), 1, 0) for min_p in (0.5, 2.0)]
+    first, second = sample(torch.tensor([[0.0, 9.0]] * 2), rows)
+    assert (first, second) == (ChunkResult(token_id=1), ChunkResult(error=NO_CHOICE))
+
+
 def test_the_logits_are_left_as_they_were() -> None:
     logits = random_logits(2, 20)
     before = logits.clone()

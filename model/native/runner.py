@@ -1,0 +1,116 @@
+"""The native backend's `Runner`: one call of the library for each step.
+
+Owns the library's runner and model, and frees them. The slots' state and the order of a step are the library's; who
+runs and which blocks are whose, the engine's.
+"""
+
+import logging
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.batch import Batch, Chunk, RunnerInfo, StepOutput
+from model.context_length import choose_max_model_len
+from model.errors import ModelError
+from model.formats.checkpoint import Checkpoint
+from model.memory import KVDemand, choose_num_blocks, free_memory
+from model.native.library import NativeError, NativeLibrary
+from model.native.options import KV_NAMES, NativeOptions, choose_kv_type, choose_num_threads, pins_threads
+from model.native.step_arrays import BatchArrays, ResultArrays
+from model.native.structs import RunnerOptionsStruct
+from model.native.weights import NativeModel
+
+__all__ = ["NativeOptions", "NativeRunner"]
+
+BLOCK_SIZE = 32  # token positions
+
+log = logging.getLogger(__name__)
+
+
+class NativeRunner:
+    """Implements `model.batch.Runner`. Threads may take turns; it is not for two at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, options: NativeOptions) -> None:
+        """Raises NativeUnavailable where this backend cannot do what is asked, ModelError where none could."""
+        self._library = NativeLibrary.open(options.library)
+        kv_type = choose_kv_type(options.kv_dtype)
+        max_model_len = choose_max_model_len(options.max_model_len, checkpoint)
+        num_threads = choose_num_threads(options.num_threads)
+        model = NativeModel(self._library, checkpoint, options)
+        block_bytes = self._library.block_bytes(model.address, kv_type)
+        demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len)
+        num_blocks = choose_num_blocks(checkpoint.path, demand, free_memory(), options.kv_cache_memory)
+        struct = RunnerOptionsStruct(
+            kv_type=kv_type,
+            num_blocks=num_blocks,
+            num_threads=num_threads,
+            max_num_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
+            poison=options.debug_poison,
+            pin=pins_threads(num_threads),
+        )
+        self._address = _new_runner(self._library, model, struct, checkpoint)
+        weakref.finalize(self, _free, self._library, self._address, model).atexit = False  # the system does it faster
+        self._num_logprobs: dict[int, int] = {}  # of the open slots that want any
+        self._info = RunnerInfo(
+            backend="native",
+            device="cpu",
+            dtype=model.dtype,
+            kv_dtype=KV_NAMES[kv_type],
+            num_threads=num_threads,
+            vocab_size=checkpoint.config.vocab_size,
+            max_model_len=max_model_len,
+            block_size=BLOCK_SIZE,
+            num_blocks=num_blocks,
+            block_bytes=block_bytes,
+        )
+        used = options.instruction_set or self._library.instruction_sets()[0]
+        log.info("the native backend computes, with %s and %.1f MB of weights", used, model.num_bytes / 1e6)
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self._info
+
+    def run(self, batch: Batch) -> StepOutput:
+        for freed in batch.freed:
+            self._num_logprobs.pop(freed.slot, None)
+        for opened in batch.opened:
+            if opened.sampling.num_logprobs is not None:
+                self._num_logprobs[opened.slot] = opened.sampling.num_logprobs
+        return self._step(batch)
+
+    def logits(self, chunks: Sequence[Chunk]) -> np.ndarray:
+        """Takes the chunks into their slots: logits float32 [S, V] behind the last token of each that samples."""
+        logits = np.empty((sum(chunk.samples for chunk in chunks), self._info.vocab_size), dtype=np.float32)
+        self._step(Batch(chunks=tuple(chunks)), logits)
+        return logits
+
+    def contents(self, block_id: int) -> np.ndarray:
+        """All bytes of a block, a view; for checks."""
+        return self._library.block(self._address, block_id, self._info.block_bytes)
+
+    def profile(self) -> dict[str, int]:
+        """Nanoseconds that each part of the steps so far has taken."""
+        return self._library.profile(self._address)
+
+    def _step(self, batch: Batch, logits: np.ndarray | None = None) -> StepOutput:
+        arrays, results = BatchArrays.of(batch), ResultArrays(batch.chunks, self._num_logprobs)
+        self._library.step(self._address, arrays.struct, results.structs, logits)
+        return StepOutput(results.read())
+
+
+def _new_runner(
+    library: NativeLibrary, model: NativeModel, options: RunnerOptionsStruct, checkpoint: Checkpoint
+) -> int:
+    try:
+        return library.new_runner(model.address, options)
+    except NativeError as error:
+        raise ModelError(
+            checkpoint.path,
+            f"the native backend cannot start: {error}; a smaller --kv-cache-memory or fewer --threads may do.",
+        ) from error
+
+
+def _free(library: NativeLibrary, runner: int, _model: NativeModel) -> None:
+    """The runner first: it reads the model's weights, which go with `_model`."""
+    library.free_runner(runner)

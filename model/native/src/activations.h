@@ -1,0 +1,63 @@
+// Rows of activations in the forms that weight matrices ask for, and products with those matrices by the whole team.
+#pragma once
+#include <cstdint>
+#include <initializer_list>
+#include <vector>
+
+#include "kernels.h"
+#include "matrix.h"
+#include "team.h"
+
+namespace slotwise {
+
+// Which forms of its input a set of matrices needs.
+struct Needs {
+    bool f32 = false, bf16 = false, quantized = false;
+    void add(const PackedMatrix& matrix);
+};
+
+// Memory for rows of at most `max_columns`, one form each; filled row by row, from any thread.
+class Forms {
+public:
+    Forms(int64_t max_rows, int64_t max_columns);
+    // Row `row` of x [T, K] is brought into the forms that are needed; the float32 form is x itself.
+    void fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row);
+    // All rows that were filled, of `columns` each, from `first_row` on. `x`: the float32 form.
+    Activations view(const float* x, int32_t columns, int64_t first_row = 0) const;
+
+private:
+    Buffer q_, scale_, sum_, shift_, bf16_;
+};
+
+// One product of many that share their input: the matrix's output goes to out [T, stride].
+struct Product {
+    const PackedMatrix* matrix;
+    float* out;
+    int64_t stride;
+};
+
+// Products of num_rows rows of x, cut into items of some panels each. `adds`: to what is in `out`.
+void multiply(Team& team, const Kernels& kernels, const Activations& x, int num_rows,
+              std::initializer_list<Product> products, bool adds = false);
+
+// How many panels make an item, where there are `total` of them.
+int panels_per_item(int total, int num_rows, int num_threads);
+
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// work(thread, row) for each row: by the team where there are enough of them, else by the caller.
+template <class F>
+void for_rows(Team& team, int num_rows, const F& work) {
+    constexpr int FEW = 3;  // waking the others takes longer
+    if (num_rows < FEW) {
+        for (int row = 0; row < num_rows; ++row) work(0, row);
+        return;
+    }
+    int slice = (int)(round_up(num_rows, 4 * team.size()) / (4 * team.size()));
+    team.run((num_rows + slice - 1) / slice, [&](int thread, int item) {
+        int end = (item + 1) * slice < num_rows ? (item + 1) * slice : num_rows;
+        for (int row = item * slice; row < end; ++row) work(thread, row);
+    });
+}
+
+}  // namespace slotwise

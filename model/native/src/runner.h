@@ -1,0 +1,104 @@
+// A model that runs steps: the KV cache, the slots, the threads, and the memory that a step works in.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "activations.h"
+#include "blocks.h"
+#include "model.h"
+#include "slots.h"
+#include "slotwise.h"
+#include "team.h"
+
+namespace slotwise {
+
+// Where the time of the steps went.
+enum Part { SLOTS, EMBEDDING, NORMS, QKV, ROTATION, ATTENTION, OUTPUT, ROUTING, GATE_UP, SILU, DOWN, HEAD, SAMPLING,
+            NUM_PARTS };
+extern const char* const PART_NAMES[NUM_PARTS];
+
+class Profile {
+public:
+    void start() { last_ = now(); }
+    // The time since the last call is that part's.
+    void end(Part part) {
+        int64_t time = now();
+        nanoseconds[part] += time - last_;
+        last_ = time;
+    }
+    int64_t nanoseconds[NUM_PARTS] = {};
+
+private:
+    static int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+    int64_t last_ = 0;
+};
+
+// The rows of one chunk in the step's batch of tokens.
+struct Span {
+    Slot* slot;
+    const int32_t* token_ids;
+    int32_t first_row, num_tokens, first_position;
+    bool samples;
+};
+
+class Runner {
+public:
+    // Throws std::invalid_argument or std::bad_alloc.
+    Runner(const Model& model, const sw_runner_options& options);
+
+    // Throws std::invalid_argument where the batch contradicts what came before it; nothing is computed then.
+    void step(const sw_batch& batch, sw_result* results, float* logits);
+
+    const Blocks& blocks() const { return blocks_; }
+    const Profile& profile() const { return profile_; }
+
+private:
+    // In step.cpp, in the order in which they are called.
+    void place_chunks(const sw_batch& batch);
+    void embed();
+    void run_layer(int layer);
+    void normalise(const Vector& weight, const Needs& needs, int num_rows, const float* x);
+    void attention(int layer);
+    void rotate_and_write(const Layer& layer, int index, int row);
+    void attend(int layer, int span, int kv_head, int tile, int thread);
+    void gated_mlp(const Layer& layer);
+    void activate(const Needs& needs, int32_t size, int64_t row);
+    void compute_logits();
+    void sample(const sw_batch& batch, sw_result* results);
+    void sample_row(Span& span, const float* logits, float* weights, sw_result& result) const;
+
+    // In experts.cpp.
+    void routed_mlp(const Layer& layer);
+    void choose_experts(int row);
+    void group_by_expert();
+    void multiply_experts(const std::vector<GatedMLP>& experts, PackedMatrix GatedMLP::*matrix, const Activations& x,
+                          bool x_is_grouped, float* out, int64_t stride);
+    void combine_experts(int row);
+
+    const Model& model_;
+    const sw_config& config_;
+    const Kernels& kernels_;
+    Blocks blocks_;
+    SlotTable slots_;
+    Team team_;
+    Profile profile_;
+
+    int32_t max_num_tokens_;
+    int64_t hidden_stride_, query_stride_, key_stride_, inner_stride_, vocab_stride_;  // floats, whole panels
+    Buffer hidden_, normed_, q_, k_, v_, attended_, gate_, up_, inner_, cosine_, sine_;
+    Buffer logits_, weights_, attention_scratch_;
+    Forms forms_;
+
+    // Of experts: for each token and rank the expert, its weight, and its row among all tokens grouped by expert.
+    Buffer router_logits_, expert_outputs_, expert_weights_;
+    std::vector<int32_t> expert_ids_, grouped_places_, grouped_tokens_, first_of_expert_;
+
+    // Of the step under way.
+    std::vector<Span> spans_;
+    std::vector<int32_t> sampled_rows_;
+    int num_tokens_ = 0;
+    int64_t scratch_per_thread_ = 0;
+};
+
+}  // namespace slotwise

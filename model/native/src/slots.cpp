@@ -1,0 +1,86 @@
+#include "slots.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace slotwise {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& problem) { throw std::invalid_argument(problem); }
+
+}  // namespace
+
+void TokenCounts::add(int32_t token_id, bool is_output) {
+    auto [place, is_new] = places_.try_emplace(token_id, (int32_t)token_ids_.size());
+    if (is_new) {
+        token_ids_.push_back(token_id);
+        num_output_.push_back(0);
+    }
+    num_output_[place->second] += is_output;
+}
+
+Slot::Slot(const sw_opened& opened)
+    : sampling(opened.sampling),
+      suppressed(opened.sampling.suppressed, opened.sampling.suppressed + opened.sampling.num_suppressed),
+      num_prompt_tokens(opened.num_prompt_tokens) {
+    sampling.suppressed = nullptr;  // the caller's memory
+}
+
+bool Slot::has_penalties() const {
+    return sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 || sampling.frequency_penalty != 0;
+}
+
+void Slot::append(const int32_t* token_ids, int32_t count) {
+    if (has_penalties())
+        for (int32_t i = 0; i < count; ++i) counts.add(token_ids[i], num_tokens + i >= num_prompt_tokens);
+    num_tokens += count;
+    last_token_id = -1;
+}
+
+void SlotTable::apply(const sw_batch& batch, Blocks& blocks) {
+    for (int32_t i = 0; i < batch.num_freed; ++i) free(batch.freed[i], blocks);
+    for (int32_t i = 0; i < batch.num_opened; ++i)
+        if (!slots_.try_emplace(batch.opened[i].slot, batch.opened[i]).second)
+            refuse("slot " + std::to_string(batch.opened[i].slot) + " is open already");
+    for (int32_t i = 0; i < batch.num_grown; ++i) grow(batch.grown[i]);
+}
+
+Slot& SlotTable::at(int32_t slot) {
+    auto found = slots_.find(slot);
+    if (found == slots_.end()) refuse("slot " + std::to_string(slot) + " is not open");
+    return found->second;
+}
+
+// Known or not: the step that was to open it may have failed.
+void SlotTable::free(const sw_blocks& freed, Blocks& blocks) {
+    for (int32_t i = 0; i < freed.num_blocks; ++i) {
+        int32_t id = freed.block_ids[i];
+        if (id < 0 || id >= (int32_t)owners_.size()) refuse("there is no block " + std::to_string(id));
+        if (owners_[id] != -1 && owners_[id] != freed.slot)
+            refuse("slot " + std::to_string(freed.slot) + " frees block " + std::to_string(id) + " of slot " +
+                   std::to_string(owners_[id]));
+        owners_[id] = -1;
+        blocks.destroy(id);
+    }
+    auto found = slots_.find(freed.slot);
+    if (found == slots_.end()) return;
+    for (int32_t id : found->second.block_ids)
+        if (owners_[id] != -1) refuse("slot " + std::to_string(freed.slot) + " would keep block " + std::to_string(id));
+    slots_.erase(found);
+}
+
+void SlotTable::grow(const sw_blocks& grown) {
+    Slot& slot = at(grown.slot);
+    for (int32_t i = 0; i < grown.num_blocks; ++i) {
+        int32_t id = grown.block_ids[i];
+        if (id < 0 || id >= (int32_t)owners_.size()) refuse("there is no block " + std::to_string(id));
+        if (owners_[id] != -1)
+            refuse("slot " + std::to_string(grown.slot) + " is given block " + std::to_string(id) + " of slot " +
+                   std::to_string(owners_[id]));
+        owners_[id] = grown.slot;
+        slot.block_ids.push_back(id);
+    }
+}
+
+}  // namespace slotwise

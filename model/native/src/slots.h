@@ -1,0 +1,56 @@
+// What the runner knows of each slot, all of it from the batches it was given; and who owns each block.
+#pragma once
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "blocks.h"
+#include "slotwise.h"
+
+namespace slotwise {
+
+// The distinct tokens of a slot, prompt and output, and how often each stands in the output: for the penalties.
+class TokenCounts {
+public:
+    void add(int32_t token_id, bool is_output);
+    const std::vector<int32_t>& token_ids() const { return token_ids_; }
+    const std::vector<int32_t>& num_output() const { return num_output_; }
+
+private:
+    std::unordered_map<int32_t, int32_t> places_;
+    std::vector<int32_t> token_ids_, num_output_;
+};
+
+struct Slot {
+    sw_sampling sampling;
+    std::vector<int32_t> suppressed;
+    int32_t num_prompt_tokens;
+    std::vector<int32_t> block_ids;
+    int32_t num_tokens = 0;      // whose keys and values are written
+    int32_t last_token_id = -1;  // sampled, and not yet fed in
+    TokenCounts counts;
+
+    explicit Slot(const sw_opened& opened);
+    bool has_penalties() const;
+    // Their keys and values are written.
+    void append(const int32_t* token_ids, int32_t num_tokens);
+};
+
+class SlotTable {
+public:
+    explicit SlotTable(int32_t num_blocks) : owners_(num_blocks, -1) {}
+
+    // Frees (contents destroyed before anything else), opens and grows as the batch says. Throws std::invalid_argument
+    // where a block would have two owners or a slot is not what the batch takes it to be.
+    void apply(const sw_batch& batch, Blocks& blocks);
+    Slot& at(int32_t slot);
+
+private:
+    void free(const sw_blocks& freed, Blocks& blocks);
+    void grow(const sw_blocks& grown);
+
+    std::unordered_map<int32_t, Slot> slots_;
+    std::vector<int32_t> owners_;  // of each block; -1: nobody
+};
+
+}  // namespace slotwise

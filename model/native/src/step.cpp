@@ -1,0 +1,325 @@
+// One step: free, open, grow; then all tokens of the batch through the model together; then a token for each chunk that
+// samples. Every phase is cut into items that the team shares, and ends before the next begins.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "runner.h"
+
+namespace slotwise {
+
+const char* const PART_NAMES[NUM_PARTS] = {"slots",  "embedding", "norms",   "qkv",  "rotation", "attention", "output",
+                                           "routing", "gate_up",  "silu", "down", "head",     "sampling"};
+
+namespace {
+
+constexpr int TOKEN_TILE = 16;  // tokens of a chunk whose attention is one item
+
+int64_t widest_row(const sw_config& c) {
+    return std::max({c.hidden_size, c.num_heads * c.head_dim, c.intermediate_size, c.expert_intermediate_size});
+}
+
+int64_t inner_rows(const sw_config& c, int64_t num_tokens) {
+    return num_tokens * std::max(c.num_experts_per_token, 1);
+}
+
+// Grows a buffer whose contents nobody needs.
+void ensure(Buffer& buffer, int64_t num_bytes) {
+    if (buffer.size() < num_bytes) buffer = Buffer(num_bytes);
+}
+
+}  // namespace
+
+Runner::Runner(const Model& model, const sw_runner_options& options)
+    : model_(model), config_(model.config), kernels_(*model.kernels),
+      blocks_({(KVType)options.kv_type, config_.num_layers, config_.num_kv_heads, config_.head_dim}, options.num_blocks,
+              options.poison),
+      slots_(options.num_blocks), team_(options.num_threads, options.pin), max_num_tokens_(options.max_num_tokens),
+      forms_(inner_rows(config_, max_num_tokens_), widest_row(config_)) {
+    const sw_config& c = config_;
+    int64_t tokens = max_num_tokens_, rows = inner_rows(c, tokens);
+    hidden_stride_ = round_up(c.hidden_size, PANEL);
+    query_stride_ = round_up(c.num_heads * c.head_dim, PANEL);
+    key_stride_ = round_up(c.num_kv_heads * c.head_dim, PANEL);
+    inner_stride_ = round_up(std::max(c.intermediate_size, c.expert_intermediate_size), PANEL);
+    vocab_stride_ = round_up(c.vocab_size, PANEL);
+    hidden_ = Buffer(tokens * hidden_stride_ * 4);
+    normed_ = Buffer(tokens * c.hidden_size * 4);
+    q_ = Buffer(tokens * query_stride_ * 4);
+    k_ = Buffer(tokens * key_stride_ * 4);
+    v_ = Buffer(tokens * key_stride_ * 4);
+    attended_ = Buffer(tokens * c.num_heads * c.head_dim * 4);
+    gate_ = Buffer(rows * inner_stride_ * 4);
+    up_ = Buffer(rows * inner_stride_ * 4);
+    inner_ = Buffer(rows * inner_stride_ * 4);
+    cosine_ = Buffer(tokens * c.head_dim / 2 * 4);
+    sine_ = Buffer(tokens * c.head_dim / 2 * 4);
+    weights_ = Buffer(team_.size() * vocab_stride_ * 4);
+    if (c.num_experts == 0) return;
+    router_logits_ = Buffer(tokens * round_up(c.num_experts, PANEL) * 4);
+    expert_outputs_ = Buffer(rows * hidden_stride_ * 4);
+    expert_weights_ = Buffer(rows * 4);
+    for (auto* list : {&expert_ids_, &grouped_places_, &grouped_tokens_}) list->resize(rows);
+    first_of_expert_.resize(c.num_experts + 1);
+}
+
+void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {
+    profile_.start();
+    slots_.apply(batch, blocks_);
+    place_chunks(batch);
+    profile_.end(SLOTS);
+    if (spans_.empty()) return;
+    embed();
+    profile_.end(EMBEDDING);
+    for (int layer = 0; layer < config_.num_layers; ++layer) run_layer(layer);
+    for (Span& span : spans_) span.slot->append(span.token_ids, span.num_tokens);
+    compute_logits();
+    if (logits)
+        for (size_t i = 0; i < sampled_rows_.size(); ++i)
+            memcpy(logits + i * config_.vocab_size, logits_.as<float>() + i * vocab_stride_, config_.vocab_size * 4);
+    profile_.end(HEAD);
+    sample(batch, results);
+    profile_.end(SAMPLING);
+}
+
+void Runner::place_chunks(const sw_batch& batch) {
+    auto require = [](bool condition, const char* problem) {
+        if (!condition) throw std::invalid_argument(problem);
+    };
+    spans_.clear();
+    sampled_rows_.clear();
+    num_tokens_ = 0;
+    int32_t most_positions = 0;
+    for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        const sw_chunk& chunk = batch.chunks[i];
+        Slot& slot = slots_.at(chunk.slot);
+        Span span{&slot, chunk.token_ids, num_tokens_, chunk.num_tokens, slot.num_tokens, chunk.samples != 0};
+        if (!span.token_ids) {
+            require(slot.last_token_id >= 0 && chunk.num_tokens == 1, "the slot has sampled no token to feed");
+            span.token_ids = &slot.last_token_id;
+        }
+        require(span.num_tokens > 0 && num_tokens_ + span.num_tokens <= max_num_tokens_, "the step has too many tokens");
+        int32_t end = span.first_position + span.num_tokens;
+        require(end <= (int64_t)slot.block_ids.size() * BLOCK, "the slot was not grown enough");
+        for (int32_t t = 0; t < span.num_tokens; ++t)
+            require(span.token_ids[t] >= 0 && span.token_ids[t] < config_.vocab_size, "there is no such token id");
+        num_tokens_ += span.num_tokens;
+        if (span.samples) sampled_rows_.push_back(num_tokens_ - 1);
+        most_positions = std::max(most_positions, end);
+        spans_.push_back(span);
+    }
+    int group = config_.num_heads / config_.num_kv_heads;
+    scratch_per_thread_ = round_up(attention_scratch(TOKEN_TILE, group, config_.head_dim, most_positions), 16);
+    ensure(attention_scratch_, scratch_per_thread_ * team_.size() * 4);
+}
+
+// Embeddings, and the angles of each token's position.
+void Runner::embed() {
+    int half = config_.head_dim / 2;
+    for_rows(team_, (int)spans_.size(), [&](int, int i) {
+        const Span& span = spans_[i];
+        for (int32_t t = 0; t < span.num_tokens; ++t) {
+            int64_t row = span.first_row + t;
+            model_.embedding.row(span.token_ids[t], hidden_.as<float>() + row * hidden_stride_);
+            for (int j = 0; j < half; ++j) {
+                double angle = (span.first_position + t) * model_.rope_inverse[j];
+                cosine_.as<float>()[row * half + j] = (float)(std::cos(angle) * config_.rope_scale);
+                sine_.as<float>()[row * half + j] = (float)(std::sin(angle) * config_.rope_scale);
+            }
+        }
+    });
+}
+
+void Runner::run_layer(int index) {
+    const Layer& layer = model_.layers[index];
+    Needs needs;
+    for (const PackedMatrix* matrix : {&layer.q, &layer.k, &layer.v}) needs.add(*matrix);
+    normalise(layer.attention_norm, needs, num_tokens_, hidden_.as<float>());
+    profile_.end(NORMS);
+    attention(index);
+    if (layer.is_moe) routed_mlp(layer);
+    else gated_mlp(layer);
+}
+
+// Rows of x [T, hidden_stride] → normed_ [T, E], and the forms of it that are needed.
+void Runner::normalise(const Vector& weight, const Needs& needs, int num_rows, const float* x) {
+    int32_t size = config_.hidden_size;
+    for_rows(team_, num_rows, [&](int, int row) {
+        float* normed = normed_.as<float>() + (int64_t)row * size;
+        kernels_.rms_norm(x + row * hidden_stride_, weight.get(), config_.rms_norm_eps, size, normed);
+        forms_.fill(kernels_, needs, normed_.as<float>(), size, row);
+    });
+}
+
+void Runner::attention(int index) {
+    const Layer& layer = model_.layers[index];
+    Activations normed = forms_.view(normed_.as<float>(), config_.hidden_size);
+    multiply(team_, kernels_, normed, num_tokens_,
+             {{&layer.q, q_.as<float>(), query_stride_},
+              {&layer.k, k_.as<float>(), key_stride_},
+              {&layer.v, v_.as<float>(), key_stride_}});
+    profile_.end(QKV);
+    for_rows(team_, num_tokens_, [&](int, int row) { rotate_and_write(layer, index, row); });
+    profile_.end(ROTATION);
+    int num_tiles = 0, kv_heads = config_.num_kv_heads;
+    for (const Span& span : spans_) num_tiles += (span.num_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
+    team_.run(num_tiles * kv_heads, [&](int thread, int item) {
+        int tile = item / kv_heads, span = 0;
+        for (;; ++span) {
+            int count = (spans_[span].num_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
+            if (tile < count) break;
+            tile -= count;
+        }
+        attend(index, span, item % kv_heads, tile, thread);
+    });
+    profile_.end(ATTENTION);
+    Needs needs;
+    needs.add(layer.o);
+    int32_t columns = config_.num_heads * config_.head_dim;
+    for_rows(team_, num_tokens_,
+             [&](int, int row) { forms_.fill(kernels_, needs, attended_.as<float>(), columns, row); });
+    profile_.end(NORMS);
+    multiply(team_, kernels_, forms_.view(attended_.as<float>(), columns), num_tokens_,
+             {{&layer.o, hidden_.as<float>(), hidden_stride_}}, true);
+    profile_.end(OUTPUT);
+}
+
+// Norms and rotary positions of one token's queries and keys; its keys and values go into the cache.
+void Runner::rotate_and_write(const Layer& layer, int index, int row) {
+    const sw_config& c = config_;
+    int d = c.head_dim;
+    auto span = std::upper_bound(spans_.begin(), spans_.end(), row,
+                                 [](int r, const Span& s) { return r < s.first_row; }) - 1;
+    int32_t position = span->first_position + row - span->first_row;
+    const float *cosine = cosine_.as<float>() + (int64_t)row * d / 2, *sine = sine_.as<float>() + (int64_t)row * d / 2;
+    auto turn = [&](float* head, const Vector& norm) {
+        if (c.qk_norm) kernels_.rms_norm(head, norm.get(), c.rms_norm_eps, d, head);
+        kernels_.rotate(head, cosine, sine, d);
+    };
+    float *q = q_.as<float>() + row * query_stride_, *k = k_.as<float>() + row * key_stride_;
+    const float* v = v_.as<float>() + row * key_stride_;
+    uint8_t* block = blocks_.at(span->slot->block_ids[position / BLOCK]);
+    for (int h = 0; h < c.num_heads; ++h) turn(q + h * d, layer.q_norm);
+    for (int h = 0; h < c.num_kv_heads; ++h) {
+        turn(k + h * d, layer.k_norm);
+        uint8_t* part = block + blocks_.layout().part_offset(index, h);
+        kernels_.write_kv(blocks_.layout().type, d, k + h * d, v + h * d, position % BLOCK, part);
+    }
+}
+
+void Runner::attend(int layer, int span_index, int kv_head, int tile, int thread) {
+    const sw_config& c = config_;
+    const Span& span = spans_[span_index];
+    int first = tile * TOKEN_TILE, group = c.num_heads / c.num_kv_heads;
+    int num_tokens = std::min(TOKEN_TILE, span.num_tokens - first);
+    int64_t row = span.first_row + first, part = blocks_.layout().part_offset(layer, kv_head);
+    thread_local std::vector<const uint8_t*> parts;
+    parts.clear();
+    for (int32_t id : span.slot->block_ids) parts.push_back(blocks_.at(id) + part);
+    AttentionWork work{};
+    work.kv_type = blocks_.layout().type;
+    work.head_dim = c.head_dim;
+    work.group_heads = group;
+    work.num_tokens = num_tokens;
+    work.first_position = span.first_position + first;
+    work.q = q_.as<float>() + row * query_stride_ + kv_head * group * c.head_dim;
+    work.q_stride = query_stride_;
+    work.out_stride = c.num_heads * c.head_dim;
+    work.out = attended_.as<float>() + row * work.out_stride + kv_head * group * c.head_dim;
+    work.blocks = parts.data();
+    work.scale = 1.0f / std::sqrt((float)c.head_dim);
+    work.scratch = attention_scratch_.as<float>() + thread * scratch_per_thread_;
+    kernels_.attend(work);
+}
+
+void Runner::gated_mlp(const Layer& layer) {
+    const GatedMLP& mlp = layer.mlp;
+    Needs needs, inner_needs;
+    needs.add(mlp.gate);
+    needs.add(mlp.up);
+    inner_needs.add(mlp.down);
+    normalise(layer.mlp_norm, needs, num_tokens_, hidden_.as<float>());
+    profile_.end(NORMS);
+    multiply(team_, kernels_, forms_.view(normed_.as<float>(), config_.hidden_size), num_tokens_,
+             {{&mlp.gate, gate_.as<float>(), inner_stride_}, {&mlp.up, up_.as<float>(), inner_stride_}});
+    profile_.end(GATE_UP);
+    int32_t size = config_.intermediate_size;
+    for_rows(team_, num_tokens_, [&](int, int row) { activate(inner_needs, size, row); });
+    profile_.end(SILU);
+    multiply(team_, kernels_, forms_.view(inner_.as<float>(), size), num_tokens_,
+             {{&mlp.down, hidden_.as<float>(), hidden_stride_}}, true);
+    profile_.end(DOWN);
+}
+
+// A row of gate_ and up_ → inner_ [., size], and the forms of it that are needed.
+void Runner::activate(const Needs& needs, int32_t size, int64_t row) {
+    kernels_.silu_mul(gate_.as<float>() + row * inner_stride_, up_.as<float>() + row * inner_stride_, size,
+                      inner_.as<float>() + row * size);
+    forms_.fill(kernels_, needs, inner_.as<float>(), size, row);
+}
+
+void Runner::compute_logits() {
+    Needs needs;
+    needs.add(model_.head());
+    int64_t rows = (int64_t)sampled_rows_.size();
+    ensure(logits_, rows * vocab_stride_ * 4);
+    // The rows that sample move to the front; each is at or behind the place where it goes.
+    for (int64_t i = 0; i < rows; ++i)
+        memmove(hidden_.as<float>() + i * hidden_stride_, hidden_.as<float>() + sampled_rows_[i] * hidden_stride_,
+                config_.hidden_size * 4);
+    normalise(model_.final_norm, needs, (int)rows, hidden_.as<float>());
+    multiply(team_, kernels_, forms_.view(normed_.as<float>(), config_.hidden_size), (int)rows,
+             {{&model_.head(), logits_.as<float>(), vocab_stride_}});
+}
+
+void Runner::sample(const sw_batch& batch, sw_result* results) {
+    std::vector<int32_t> chunks;
+    for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        results[i].token_id = -1;
+        results[i].error = SW_OK;
+        results[i].num_top = 0;
+        if (spans_[i].samples) chunks.push_back(i);
+    }
+    team_.run((int)chunks.size(), [&](int thread, int i) {
+        const float* logits = logits_.as<float>() + i * vocab_stride_;
+        sample_row(spans_[chunks[i]], logits, weights_.as<float>() + thread * vocab_stride_, results[chunks[i]]);
+    });
+}
+
+void Runner::sample_row(Span& span, const float* logits, float* weights, sw_result& result) const {
+    const sw_sampling& s = span.slot->sampling;
+    const TokenCounts& counts = span.slot->counts;
+    bool suppresses = span.slot->num_tokens - span.slot->num_prompt_tokens < s.min_tokens;
+    SamplingWork work{};
+    work.logits = logits;
+    work.weights = weights;
+    work.vocab_size = config_.vocab_size;
+    work.temperature = s.temperature;
+    work.top_p = s.top_p;
+    work.min_p = s.min_p;
+    work.repetition_penalty = s.repetition_penalty;
+    work.presence_penalty = s.presence_penalty;
+    work.frequency_penalty = s.frequency_penalty;
+    work.top_k = s.top_k;
+    work.num_logprobs = s.num_logprobs;
+    work.seed = s.seed;
+    work.position = (uint64_t)span.slot->num_tokens;
+    work.suppressed = span.slot->suppressed.data();
+    work.num_suppressed = suppresses ? (int32_t)span.slot->suppressed.size() : 0;
+    work.seen = counts.token_ids().data();
+    work.num_output = counts.num_output().data();
+    work.num_seen = (int32_t)counts.token_ids().size();
+    Sampled sampled{};
+    sampled.top_ids = result.top_ids;
+    sampled.top_logprobs = result.top_logprobs;
+    kernels_.sample(work, sampled);
+    result.token_id = sampled.error == SW_OK ? sampled.token_id : -1;
+    result.error = sampled.error;
+    result.logprob = sampled.logprob;
+    result.num_top = sampled.num_top;
+    span.slot->last_token_id = result.token_id;
+}
+
+}  // namespace slotwise

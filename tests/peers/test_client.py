@@ -1,0 +1,191 @@
+"""The client against a live server whose answers are known, and what it makes of them. No peer is started here."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.api.api_parts import build
+from tests.fakes import FakeRunner, says
+from tests.live_server import serve
+from tests.peers.client import Address, PeerError, measure
+from tests.peers.measures import Cell, cells
+from tests.peers.run import Sample, medians, parser, peers, table
+from tests.peers.workload import Answer, Figures, Workload
+
+WORKLOAD = Workload(concurrency=3, num_requests=7, prompt_tokens=5, output_tokens=9, seed=1)
+
+
+class InBytes(Workload):
+    """Prompts of the fake tokenizer's vocabulary."""
+
+    def prompt(self, number: int) -> list[int]:
+        return [token_id % 256 for token_id in super().prompt(number)]
+
+
+@pytest.fixture(scope="module")
+def runner() -> FakeRunner:
+    """Slow enough that tokens come one by one."""
+    return FakeRunner(says("Because it is so. " * 9), before_step=lambda _: time.sleep(0.001))
+
+
+@pytest.fixture(scope="module")
+def address(runner: FakeRunner) -> Iterator[Address]:
+    with serve(build(runner)) as server:
+        yield Address(server.host, server.port, "fake")
+
+
+def in_bytes(**changes: int) -> InBytes:
+    fields = {"concurrency": 3, "num_requests": 7, "prompt_tokens": 5, "output_tokens": 9, "seed": 1}
+    return InBytes(**(fields | changes))
+
+
+def test_every_request_is_answered_in_full(address, runner):
+    runner.batches.clear()
+
+    figures = measure(address, in_bytes())
+
+    assert figures.output_tokens_per_second * figures.wall == pytest.approx(7 * 9)
+    assert figures.total_tokens_per_second * figures.wall == pytest.approx(7 * (9 + 5))
+    assert 0 < figures.time_to_first_token < figures.wall
+    assert 0 < figures.gap_median <= figures.gap_99 < figures.wall
+    assert figures.client_cpu > 0
+    opened = [slot for batch in runner.batches for slot in batch.opened]
+    assert [slot.num_prompt_tokens for slot in opened] == [5] * 7
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
+def test_as_many_run_at_once_as_there_are_workers(address, runner, concurrency):
+    runner.batches.clear()
+
+    measure(address, in_bytes(concurrency=concurrency, num_requests=3 * concurrency))
+
+    assert max(len(batch.chunks) for batch in runner.batches) <= concurrency
+    assert max(slot.slot for batch in runner.batches for slot in batch.opened) < concurrency
+
+
+def test_a_refusal_shows_the_servers_words(address):
+    with pytest.raises(ExceptionGroup) as raised:
+        measure(Address(address.host, address.port, "nobody"), in_bytes(num_requests=1))
+    assert raised.group_contains(PeerError, match=r"404 Not Found .*model_not_found")
+
+
+def test_an_answer_of_another_length_is_an_error():
+    with saying(chunks(TOKEN, USAGE, DONE, b"")) as address, pytest.raises(ExceptionGroup) as raised:
+        measure(address, in_bytes(concurrency=1, num_requests=1, output_tokens=10))
+    assert raised.group_contains(PeerError, match="asked for 10 tokens, got 9")
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@contextmanager
+def saying(answer: bytes) -> Iterator[Address]:
+    """A server of one request, whatever that is."""
+
+    def answer_one() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer_one)
+        thread.start()
+        yield Address(*listener.getsockname(), "any")
+        thread.join()
+
+
+def chunks(*pieces: bytes) -> bytes:
+    return CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+TOKEN = b'data: {"choices": [{"text": "a"}], "usage": null}\n\n'
+USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (TOKEN, USAGE, DONE),
+        (b": a comment\n\n" + TOKEN + TOKEN, USAGE + DONE),
+        (TOKEN[:20], TOKEN[20:] + USAGE[:-1], USAGE[-1:], DONE),
+    ],
+)
+def test_events_are_found_however_they_are_cut(pieces):
+    with saying(chunks(*pieces, b"")) as address:
+        assert measure(address, in_bytes(concurrency=1, num_requests=1)).wall > 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (chunks(TOKEN)[:-9], "broke off"),
+        (b"", "broke off"),
+        (chunks(TOKEN, b""), "no end mark"),
+        (chunks(TOKEN, DONE, b""), "without usage"),
+        (chunks(USAGE, DONE, b""), "without text"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not chunked"),
+        (b"HTTP/1.1 500 Oh\r\n\r\nno", "500 Oh no"),
+    ],
+)
+def test_half_an_answer_is_an_error(answer, problem):
+    with saying(answer) as address, pytest.raises(ExceptionGroup) as raised:
+        measure(address, in_bytes(concurrency=1, num_requests=1))
+    assert raised.group_contains(PeerError, match=problem)
+
+
+def test_no_two_prompts_begin_alike():
+    others = (WORKLOAD, WORKLOAD.warm_up(), in_bytes(seed=2), in_bytes(concurrency=4))
+    prompts = [workload.prompt(number)[:3] for workload in others for number in range(7)]
+
+    assert len(set(map(tuple, prompts))) == len(prompts)
+    assert WORKLOAD.prompt(3) == WORKLOAD.prompt(3)
+
+
+def figures(*rates: float) -> list[Figures]:
+    """Of a single request that gave so many tokens in a second, and its first after a tenth of one."""
+    return [Figures.of([Answer(0.0, (0.1, 1.0), 10, int(rate))]) for rate in rates]
+
+
+def test_ratios_are_of_medians_and_say_how_many_times_better():
+    decode, ttft = Cell("decode", 4, 128, 128), Cell("ttft", 1, 1024, 16)
+    ours = [Sample("slotwise", cell, 0, one, 0.0) for cell in (decode, ttft) for one in figures(90, 200, 210)]
+    theirs = [Sample("peer", cell, 0, one, 0.5) for cell in (decode, ttft) for one in figures(100, 50, 999)]
+
+    lines = table([*ours, *theirs]).splitlines()
+
+    assert medians([*ours, *theirs], decode) == {"slotwise": 200, "peer": 100}
+    assert lines[0] == "| measure | slotwise | peer |"
+    assert lines[2] == "| output tok/s, prompt 128, 128 out, c=4 | 200 | 100 (2.00×) |"
+    assert lines[3].endswith("c=1 | 100 | 100 (1.00×) |")
+    assert lines[-1].startswith("6 of 12 figures were taken while others")
+    assert ttft.times_better(ours=50, theirs=150) == 3
+
+
+def test_the_short_mode_asks_each_worker_once():
+    assert cells(["ttft", "decode"], [1, 32]) == [
+        Cell("decode", 1, 128, 128),
+        Cell("decode", 32, 128, 128),
+        Cell("ttft", 1, 1024, 16),
+    ]
+    assert [cell.workload(1, 0, 0.0).num_requests for cell in cells(["decode"], [1, 32])] == [1, 32]
+    assert [cell.workload(2, 0, 0.0).num_requests for cell in cells(["decode"], [1, 4, 32])] == [6, 8, 64]
+
+
+def test_a_peer_is_what_was_named(monkeypatch):
+    for name in ("LLAMA_SERVER", "LLAMA_MODEL", "VLLM", "OPENVINO"):
+        monkeypatch.delenv(name, raising=False)
+    assert peers(parser().parse_args([])) == []
+
+    monkeypatch.setenv("LLAMA_SERVER", "llama-server")
+    words = "--llama-model a.gguf b.gguf --openvino python --openvino-model c"
+    assert [peer.name for peer in peers(parser().parse_args(words.split()))] == [
+        "llama-server a",
+        "llama-server b",
+        "OpenVINO c",
+    ]
