@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_LONGEST = 1000  # characters of a problem
+_LONGEST = 1000  # characters of a path, and of a problem
 
 
 class ModelError(ValueError):
@@ -12,9 +12,10 @@ class ModelError(ValueError):
 
     def __init__(self, path: Path | str, problem: str) -> None:
         self.path = Path(path)
-        self.problem = _printable(problem if len(problem) <= _LONGEST else f"{problem[:700]} … {problem[-297:]}")
-        super().__init__(f"{_printable(str(path))}: {self.problem}")
+        self.problem = _shown(problem)
+        super().__init__(f"{_shown(str(path))}: {self.problem}")
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _shown(text: str) -> str:
+    shortened = text if len(text) <= _LONGEST else f"{text[:700]} … {text[-297:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shortened)

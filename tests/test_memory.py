@@ -20,7 +20,7 @@ def test_memory_grows_with_the_load_and_goes_back_afterwards() -> None:
         idle = resident(server)
         most_blocks, most_bytes = watch_load(server)
         assert most_blocks > 60
-        assert most_bytes - idle > most_blocks * 1_000_000, "the blocks of 1.5 MB are really resident"
+        assert most_bytes - idle > most_blocks * 500_000, "the blocks of 0.7 MB (torch: 1.5 MB) are really resident"
         assert server.slots()["blocks"]["used"] == 0
         assert resident(server) < idle * 1.1
 

@@ -69,7 +69,7 @@ class NativeLibrary:
     def open(cls, path: Path = LIBRARY) -> "NativeLibrary":
         """Raises NativeUnavailable where there is none, or one that is not for this Python code or this machine."""
         if not path.is_file():
-            raise NativeUnavailable("its library was not built; `python model/native/build.py` does it")
+            raise NativeUnavailable("its library was not built; where there is a C++ compiler, `pip install` builds it")
         try:
             library = cls(ctypes.CDLL(str(path)))
         except (OSError, AttributeError) as error:

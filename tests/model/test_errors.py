@@ -21,3 +21,7 @@ def test_a_long_problem_keeps_what_is_wrong_and_what_would_be_right() -> None:
 
 def test_a_problem_of_ordinary_length_is_said_whole() -> None:
     assert ModelError("model.gguf", "x" * 1000).problem == "x" * 1000
+
+
+def test_a_path_that_a_file_made_up_is_cut_too() -> None:
+    assert str(ModelError("a" * 5000, "gone.")) == f"{'a' * 700} … {'a' * 297}: gone."

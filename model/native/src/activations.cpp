@@ -13,30 +13,29 @@ void Needs::add(const PackedMatrix& matrix) {
 }
 
 Forms::Forms(int64_t max_rows, int64_t max_columns)
-    : q_(max_rows * max_columns), scale_(max_rows * max_columns / GROUP * 4 + 4),
-      sum_(max_rows * max_columns / GROUP * 4 + 4), shift_(max_rows * max_columns / GROUP * 4 + 4),
-      bf16_(max_rows * max_columns * 2) {}
+    : q_(max_rows * max_columns), scale_(round_up(max_rows, ROW_TILE) * (max_columns / GROUP + 1) * 4),
+      sum_(scale_.size()), shift_(scale_.size()), bf16_(max_rows * max_columns * 2) {}
 
 void Forms::fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row) {
     const float* from = x + row * columns;
     if (needs.bf16) kernels.to_bf16(from, columns, bf16_.as<uint16_t>() + row * columns);
     if (!needs.quantized) return;
-    int64_t groups = columns / GROUP, place = row * groups;
-    float *scale = scale_.as<float>() + place, *shift = shift_.as<float>() + place;
-    int32_t* sum = sum_.as<int32_t>() + place;
-    kernels.quantize(from, columns, q_.as<int8_t>() + row * columns, scale, sum);
-    for (int64_t g = 0; g < groups; ++g) shift[g] = scale[g] * (float)sum[g];
+    int64_t groups = columns / GROUP, place = group_place(row, groups);
+    thread_local std::vector<float> scales;
+    thread_local std::vector<int32_t> sums;
+    scales.resize(groups);
+    sums.resize(groups);
+    kernels.quantize(from, columns, q_.as<int8_t>() + row * columns, scales.data(), sums.data());
+    for (int64_t g = 0; g < groups; ++g, place += ROW_TILE) {
+        scale_.as<float>()[place] = scales[g];
+        sum_.as<int32_t>()[place] = sums[g];
+        shift_.as<float>()[place] = scales[g] * (float)sums[g];
+    }
 }
 
-Activations Forms::view(const float* x, int32_t columns, int64_t first_row) const {
-    int64_t place = first_row * (columns / GROUP), start = first_row * columns;
-    return {columns,
-            x + start,
-            bf16_.as<uint16_t>() + start,
-            q_.as<int8_t>() + start,
-            scale_.as<float>() + place,
-            sum_.as<int32_t>() + place,
-            shift_.as<float>() + place};
+Activations Forms::view(const float* x, int32_t columns) const {
+    return {columns,           x, bf16_.as<uint16_t>(), q_.as<int8_t>(), scale_.as<float>(), sum_.as<int32_t>(),
+            shift_.as<float>()};
 }
 
 int panels_per_item(int total, int num_rows, int num_threads) {

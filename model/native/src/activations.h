@@ -22,8 +22,8 @@ public:
     Forms(int64_t max_rows, int64_t max_columns);
     // Row `row` of x [T, K] is brought into the forms that are needed; the float32 form is x itself.
     void fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row);
-    // All rows that were filled, of `columns` each, from `first_row` on. `x`: the float32 form.
-    Activations view(const float* x, int32_t columns, int64_t first_row = 0) const;
+    // All rows that were filled, of `columns` each. `x`: the float32 form.
+    Activations view(const float* x, int32_t columns) const;
 
 private:
     Buffer q_, scale_, sum_, shift_, bf16_;

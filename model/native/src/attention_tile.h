@@ -4,7 +4,7 @@
 
 namespace slotwise {
 
-constexpr int QUERY_TILE = 32;           // queries that share one pass over the blocks
+constexpr int QUERY_TILE = 64;  // queries that share one pass over the blocks
 constexpr int MAX_HEAD_DIM = 256;
 
 // Floats from one query's scores to the next's. The 16 beyond whole blocks keep the rows of a tile out of step, or at

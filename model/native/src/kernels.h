@@ -32,16 +32,23 @@ struct Matrix {
     int32_t num_panels() const { return (rows + PANEL - 1) / PANEL; }
 };
 
-// Rows of activations in the forms that the encodings need: Q8 and Q4_*: q, scale, sum; BF16: bf16; F32: f32.
+// Rows of activations in the forms that the encodings need: Q8 and Q4_*: q, scale, sum, shift; BF16: bf16; F32: f32.
+// What there is one of for each group of 32 columns lies in tiles of 16 rows: [T/16][K/32][16 rows], see group_place().
 struct Activations {
     int32_t columns;              // K; padded to a multiple of 32 with zeros in q and bf16 rows
     const float* f32;             // [T, K]
     const uint16_t* bf16;         // [T, K]
     const int8_t* q;              // [T, K]: x is about scale * q
-    const float* scale;           // [T, K/32]
-    const int32_t* sum;           // [T, K/32] of the q of a group
-    const float* shift;           // [T, K/32] scale * sum
+    const float* scale;
+    const int32_t* sum;           // of the q of a group
+    const float* shift;           // scale * sum
 };
+
+// Where a row's scale, sum and shift of its first group are; those of the next are ROW_TILE further.
+constexpr int ROW_TILE = 16;
+constexpr int64_t group_place(int64_t row, int64_t num_groups) {
+    return row / ROW_TILE * num_groups * ROW_TILE + row % ROW_TILE;
+}
 
 // Queries of consecutive tokens of one slot, and the slot's keys and values of one layer and one kv head.
 // A block of one layer and kv head: keys transposed [D][32], then values [32][D]; INT8: int8 keys and values so, then

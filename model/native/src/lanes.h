@@ -46,7 +46,10 @@ SW_INLINE V load_some(const float* p, int count) {
     memcpy(&v, p, sizeof(float) * count);
     return v;
 }
-SW_INLINE void store_some(float* p, V v, int count) { memcpy(p, &v, count == W ? sizeof v : sizeof(float) * count); }
+SW_INLINE void store_some(float* p, V v, int count) {
+    if (count == W) return store(p, v);
+    memcpy(p, &v, sizeof(float) * count);
+}
 SW_INLINE V all(float x) { return x - V{}; }
 SW_INLINE I all_int(int32_t x) { return x - I{}; }
 SW_INLINE V as_float(I v) { V r; memcpy(&r, &v, sizeof r); return r; }
@@ -131,6 +134,7 @@ SW_INLINE void store_i8_some(int8_t* p, I v, int count) {
 SW_INLINE float sum(V v) {
     float lanes[W];
     memcpy(lanes, &v, sizeof v);
+#pragma GCC unroll 4
     for (int n = W / 2; n; n /= 2)
         for (int i = 0; i < n; ++i) lanes[i] += lanes[i + n];
     return lanes[0];
@@ -138,12 +142,17 @@ SW_INLINE float sum(V v) {
 SW_INLINE float max(V v) {
     float lanes[W];
     memcpy(lanes, &v, sizeof v);
+#pragma GCC unroll 4
     for (int n = W / 2; n; n /= 2)
         for (int i = 0; i < n; ++i) lanes[i] = lanes[i] > lanes[i + n] ? lanes[i] : lanes[i + n];
     return lanes[0];
 }
 
 SW_INLINE I max(I a, I b) { return a > b ? a : b; }
+#if defined(__AVX512F__)
+SW_INLINE int32_t sum(I v) { return _mm512_reduce_add_epi32((__m512i)v); }
+SW_INLINE int32_t max(I v) { return _mm512_reduce_max_epi32((__m512i)v); }
+#else
 SW_INLINE int32_t sum(I v) {
     int32_t lanes[W], total = 0;
     memcpy(lanes, &v, sizeof v);
@@ -151,12 +160,12 @@ SW_INLINE int32_t sum(I v) {
     return total;
 }
 SW_INLINE int32_t max(I v) {
-    int32_t lanes[W];
+    int32_t lanes[W], largest = INT32_MIN;
     memcpy(lanes, &v, sizeof v);
-    for (int n = W / 2; n; n /= 2)
-        for (int i = 0; i < n; ++i) lanes[i] = lanes[i] > lanes[i + n] ? lanes[i] : lanes[i + n];
-    return lanes[0];
+    for (int i = 0; i < W; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
+    return largest;
 }
+#endif
 
 // e^x: x = n ln 2 + r with |r| <= ln 2 / 2, and e^r by the Taylor polynomial of degree 7 (error below 1e-8 relative,
 // less than float32's own rounding), in pairs of terms to keep the chain short. n is what rounding leaves in the last

@@ -26,7 +26,7 @@ static float as_bf16(const void* p) {
 // One group of 32 columns: the dot product of integers is exact, then one fused multiply-add, and one for the minimum.
 template <int CodeBytes, int Offset, bool HasMinimum>
 static float quantized_dot(const Matrix& m, const uint8_t* panel, int lane, const Activations& x, int64_t row) {
-    int64_t groups = m.columns / GROUP;
+    int64_t groups = m.columns / GROUP, first = group_place(row, groups);
     float sum = 0;
     for (int64_t g = 0; g < groups; ++g) {
         const uint8_t* codes = panel + g * (m.panel_bytes / groups);
@@ -38,9 +38,9 @@ static float quantized_dot(const Matrix& m, const uint8_t* panel, int lane, cons
             dot += (code - Offset) * q[i];
         }
         const uint8_t* scales = codes + CodeBytes * PANEL + 2 * lane;
-        float scale = as_f16(scales) * x.scale[row * groups + g];
+        float scale = as_f16(scales) * x.scale[first + g * ROW_TILE];
         sum = std::fma((float)dot, scale, sum);
-        if (HasMinimum) sum = std::fma(as_f16(scales + 2 * PANEL), x.shift[row * groups + g], sum);
+        if (HasMinimum) sum = std::fma(as_f16(scales + 2 * PANEL), x.shift[first + g * ROW_TILE], sum);
     }
     return sum;
 }

@@ -1,4 +1,4 @@
-// How the next token is chosen: the rule of model/torch_backend/sampling.py, step by step, sorting what there is to sort.
+// How the next token is chosen: the rule of model/torch_backend/sampling.py, step by step, with sorts where it says so.
 #pragma once
 #include <algorithm>
 #include <cfloat>

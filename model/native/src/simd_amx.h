@@ -5,7 +5,7 @@
 
 namespace slotwise::SLOTWISE_ISA {
 
-constexpr int TILE_ROWS = 16;
+constexpr int TILE_ROWS = ROW_TILE;
 constexpr int MIN_TILE_ROWS = 5;      // fewer are quicker without tiles
 constexpr int MAX_GROUPS = 1024;      // of a panel that is unpacked at once: more columns take the other path
 
@@ -25,7 +25,7 @@ SW_INLINE void configure_tiles(int rows) {
         config.row_bytes[i] = config.row_bytes[4 + i] = 4 * PANEL;
         config.row_bytes[2 + i] = GROUP;
     }
-    _tile_loadconfig(&config);
+    asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
 }
 
 // The codes of a panel as bytes [group][8][16][4].
@@ -40,39 +40,45 @@ SW_INLINE void unpack_panel(const uint8_t* panel, int groups, uint8_t* bytes) {
         }
 }
 
-// Dot products of R rows with a group, of which tile registers do one half of the work while the other is added up.
-template <int Half>
+// Dot products of the rows with a group. There are two sets of registers, so that one's product can be under way while
+// the other's is added up. The compiler is told that memory is read and written, which gcc 12's own intrinsics forget.
+template <int Set>
 SW_INLINE void dots_by_tile(const int8_t* q, int64_t q_stride, const uint8_t* bytes, int32_t* dots) {
-    if (Half == 0) {
-        _tile_zero(0);
-        _tile_loadd(2, q, q_stride);
-        _tile_loadd(4, bytes, 4 * PANEL);
-        _tile_dpbsud(0, 2, 4);
-        _tile_stored(0, dots, 4 * PANEL);
-    } else {
-        _tile_zero(1);
-        _tile_loadd(3, q, q_stride);
-        _tile_loadd(5, bytes, 4 * PANEL);
-        _tile_dpbsud(1, 3, 5);
-        _tile_stored(1, dots, 4 * PANEL);
+    int64_t stride = 4 * PANEL;
+    if (Set == 0)
+        asm volatile("tilezero %%tmm0\n\ttileloadd (%0,%1,1), %%tmm2\n\ttileloadd (%2,%3,1), %%tmm4\n\t"
+                     "tdpbsud %%tmm4, %%tmm2, %%tmm0\n\ttilestored %%tmm0, (%4,%3,1)"
+                     : : "r"(q), "r"(q_stride), "r"(bytes), "r"(stride), "r"(dots) : "memory");
+    else
+        asm volatile("tilezero %%tmm1\n\ttileloadd (%0,%1,1), %%tmm3\n\ttileloadd (%2,%3,1), %%tmm5\n\t"
+                     "tdpbsud %%tmm5, %%tmm3, %%tmm1\n\ttilestored %%tmm1, (%4,%3,1)"
+                     : : "r"(q), "r"(q_stride), "r"(bytes), "r"(stride), "r"(dots) : "memory");
+}
+
+// step(i) for 0 <= i < N, each a constant, so that arrays of vectors stay in registers.
+template <int N, int First = 0, class F>
+SW_INLINE void unrolled(const F& step) {
+    if constexpr (First < N) {
+        step(First);
+        unrolled<N, First + 1>(step);
     }
 }
 
+// `place`: of the first row's scale of this group; the other rows' are beside it.
 template <Encoding E, int R>
-SW_INLINE void take_group(const int32_t* dots, const uint8_t* scales, const Activations& x, int64_t row, int group,
-                          V (&sums)[R]) {
-    int64_t groups = x.columns / GROUP;
+SW_INLINE void take_group(const int32_t* dots, const uint8_t* scales, const Activations& x, int64_t place, V (&sums)[R]) {
     V scale = load_f16(scales), minimum = E == Encoding::Q4_1 ? load_f16(scales + 2 * PANEL) : V{};
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-        int64_t place = (row + r) * groups + group;
+    const float *row_scale = x.scale + place, *row_shift = x.shift + place;
+    const int32_t* row_sum = x.sum + place;
+    unrolled<R>([&](int r) __attribute__((always_inline)) {
         I dot = load_int(dots + r * PANEL);
-        if (offset_of(E)) dot -= all_int(offset_of(E) * x.sum[place]);
-        sums[r] = take<E>(sums[r], dot, scale, minimum, x.scale[place], x.shift[place]);
-    }
+        if (offset_of(E)) dot -= all_int(offset_of(E) * row_sum[r]);
+        sums[r] = take<E>(sums[r], dot, scale, minimum, row_scale[r], row_shift[r]);
+    });
 }
 
-// R rows by one panel. `bytes`: the panel's codes; `stride`: from one group's to the next.
+// R rows from `row`, which begins a tile, by one panel. `bytes`: the panel's codes; `stride`: from one group's to the
+// next.
 template <Encoding E, int R>
 static void tile_by_panel(const Product& product, int64_t row, int panel, const uint8_t* bytes, int64_t stride) {
     alignas(64) int32_t dots[2][TILE_ROWS * PANEL];
@@ -80,15 +86,17 @@ static void tile_by_panel(const Product& product, int64_t row, int panel, const 
     const uint8_t* scales = product.matrix.panels + panel * product.matrix.panel_bytes + code_bytes(E);
     const int8_t* q = x.q + row * x.columns;
     int groups = x.columns / GROUP;
+    int64_t place = group_place(row, groups);
     V sums[R] = {};
     dots_by_tile<0>(q, x.columns, bytes, dots[0]);
     for (int g = 0; g < groups; g += 2) {
         if (g + 1 < groups) dots_by_tile<1>(q + (g + 1) * GROUP, x.columns, bytes + (g + 1) * stride, dots[1]);
-        take_group<E, R>(dots[0], scales + g * group_bytes(E), x, row, g, sums);
+        take_group<E, R>(dots[0], scales + g * group_bytes(E), x, place + g * ROW_TILE, sums);
         if (g + 2 < groups) dots_by_tile<0>(q + (g + 2) * GROUP, x.columns, bytes + (g + 2) * stride, dots[0]);
-        if (g + 1 < groups) take_group<E, R>(dots[1], scales + (g + 1) * group_bytes(E), x, row, g + 1, sums);
+        if (g + 1 < groups)
+            take_group<E, R>(dots[1], scales + (g + 1) * group_bytes(E), x, place + (g + 1) * ROW_TILE, sums);
     }
-    for (int r = 0; r < R; ++r) put(product.out, row + r, panel, 0, sums[r]);
+    unrolled<R>([&](int r) __attribute__((always_inline)) { put(product.out, row + r, panel, 0, sums[r]); });
 }
 
 template <Encoding E>
@@ -122,7 +130,7 @@ static void rows_by_tiles(const Product& product, int row, int num_rows, int row
             some_rows_by_panel<E>(product, row + r, rows_of_tile, panel, is_nibbles(E) ? unpacked : codes,
                                   is_nibbles(E) ? PANEL * GROUP : group_bytes(E));
     }
-    _tile_release();
+    asm volatile("tilerelease");
 }
 
 template <Encoding E>

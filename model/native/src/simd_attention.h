@@ -33,17 +33,21 @@ struct Accumulation {
     int64_t c_stride;
     int count, width;
     bool adds;
+    int64_t ahead;  // bytes from a row of b to one that will be wanted soon
 };
 
 template <int R, int C, class T>
 SW_INLINE void accumulate_columns(const Accumulation<T>& p, int column) {
     V total[R][C];
+    constexpr int line = 64 / (W * sizeof(T)) > 1 ? 64 / (W * sizeof(T)) : 1;  // vectors in a line of the cache
     const T* b = p.b + column;
     float* c = p.c + column;
     for (int r = 0; r < R; ++r)
         for (int j = 0; j < C; ++j) total[r][j] = p.adds ? load(c + r * p.c_stride + j * W) : V{};
     for (int k = 0; k < p.count; ++k) {
         V row[C];
+        if constexpr (R < MAX_QUERY_ROWS)  // with more, memory has time enough
+            for (int j = 0; j < C; j += line) __builtin_prefetch((const char*)(b + k * p.b_stride + j * W) + p.ahead);
         for (int j = 0; j < C; ++j) row[j] = load_element(b + k * p.b_stride + j * W);
         for (int r = 0; r < R; ++r) {
             const V x = all(p.a[r * p.a_stride + k]);
@@ -92,6 +96,11 @@ struct QueryTile {
         const int number = first + query;
         return number / work.group_heads * stride + number % work.group_heads * work.head_dim;
     }
+    // Bytes from a block to the next one, which the processor cannot guess; 0 behind the last. It is fetched row by row
+    // while this one is used: without that, long contexts are read at half the speed of memory.
+    int64_t ahead(int block) const {
+        return block + 1 < num_blocks() ? work.blocks[block + 1] - work.blocks[block] : 0;
+    }
     // Rows of a product: the queries in equal parts.
     int part() const {
         const int parts = (count + MAX_QUERY_ROWS - 1) / MAX_QUERY_ROWS;
@@ -132,31 +141,37 @@ static const float* stage(const QueryTile& tile, const T* elements) {
 }
 
 template <class T>
-static void score_block(const QueryTile& tile, const T* keys, int block) {
+static void score_block(const QueryTile& tile, const T* keys, int block, int64_t ahead) {
     const int dim = tile.work.head_dim, part = tile.part();
     for (int i = 0; i < tile.count; i += part) {
         const int rows = i + part < tile.count ? part : tile.count - i;
         if (tile.num_in_block(i + rows - 1, block) == 0) continue;
         float* scores = tile.scores + i * tile.score_stride + block * BLOCK;
-        accumulate(Accumulation<T>{tile.queries + i * dim, dim, keys, BLOCK, scores, tile.score_stride, dim, BLOCK, false},
-                 rows);
+        accumulate(Accumulation<T>{tile.queries + i * dim, dim, keys, BLOCK, scores, tile.score_stride, dim, BLOCK,
+                                   false, ahead}, rows);
     }
 }
 
 // The positions that all queries of a part see, then, for each query alone, those that only later ones see: what lies
 // beyond a query's own position is never multiplied, not even by zero.
 template <class T>
-static void add_values(const QueryTile& tile, const T* values, int block) {
+static void add_values(const QueryTile& tile, const T* values, int block, int64_t ahead) {
     const int dim = tile.work.head_dim, part = tile.part();
     for (int i = 0; i < tile.count; i += part) {
         const int rows = i + part < tile.count ? part : tile.count - i, shared = tile.num_in_block(i, block);
         const float* weights = tile.scores + i * tile.score_stride + block * BLOCK;
         float* sums = tile.sums + i * tile.sum_stride;
-        accumulate(Accumulation<T>{weights, tile.score_stride, values, dim, sums, tile.sum_stride, shared, dim, true}, rows);
-        for (int r = 0; r < rows; ++r)
-            accumulate(Accumulation<T>{weights + r * tile.score_stride + shared, tile.score_stride, values + shared * dim, dim,
-                                sums + r * tile.sum_stride, tile.sum_stride,
-                                tile.num_in_block(i + r, block) - shared, dim, true}, 1);
+        const Accumulation<T> together{weights, tile.score_stride, values, dim, sums, tile.sum_stride,
+                                       shared, dim, true, ahead};
+        accumulate(together, rows);
+        for (int r = 0; r < rows; ++r) {
+            Accumulation<T> alone = together;
+            alone.a += r * tile.score_stride + shared;
+            alone.b += shared * dim;
+            alone.c += r * tile.sum_stride;
+            alone.count = tile.num_in_block(i + r, block) - shared;
+            accumulate(alone, 1);
+        }
     }
 }
 
@@ -205,27 +220,37 @@ static void write_out(const QueryTile& tile, int query, float factor) {
     for (int d = 0; d < tile.work.head_dim; ++d) out[d] = sums[d] * factor;
 }
 
+// Scores to weights, which the factors make add up to one. INT8: a key's scale belongs to its score, a value's to its
+// weight.
+template <class T>
+static void weigh(const QueryTile& tile, float (&factors)[QUERY_TILE]) {
+    constexpr bool has_scales = sizeof(T) == 1;
+    const int64_t key_scales = (int64_t)2 * BLOCK * tile.work.head_dim;  // in bytes
+    const int64_t value_scales = key_scales + BLOCK * sizeof(float);
+    for (int i = 0; i < tile.count; ++i) {
+        float* scores = tile.scores + i * tile.score_stride;
+        const int n = tile.num_positions(i);
+        if (has_scales) apply_scales(tile, scores, n, key_scales);
+        factors[i] = 1 / exponentiate(scores, n);
+        if (has_scales) apply_scales(tile, scores, n, value_scales);
+    }
+}
+
 template <class T>
 static void attend_tile(const QueryTile& tile) {
-    const AttentionWork& work = tile.work;
-    const int64_t size = (int64_t)BLOCK * work.head_dim;
-    const bool staging = needs_staging<T>(tile), has_scales = sizeof(T) == 1;
+    const uint8_t* const* blocks = tile.work.blocks;
+    const bool staging = needs_staging<T>(tile);
     float factors[QUERY_TILE];
     take_queries(tile);
     for (int block = 0; block < tile.num_blocks(); ++block) {
-        const T* keys = (const T*)work.blocks[block];
-        staging ? score_block(tile, stage(tile, keys), block) : score_block(tile, keys, block);
+        const T* keys = (const T*)blocks[block];
+        staging ? score_block(tile, stage(tile, keys), block, 0) : score_block(tile, keys, block, tile.ahead(block));
     }
-    for (int i = 0; i < tile.count; ++i) {
-        float* scores = tile.scores + i * tile.score_stride;
-        if (has_scales) apply_scales(tile, scores, tile.num_positions(i), 2 * size);
-        factors[i] = 1 / exponentiate(scores, tile.num_positions(i));
-        if (has_scales) apply_scales(tile, scores, tile.num_positions(i), 2 * size + BLOCK * sizeof(float));
-    }
+    weigh<T>(tile, factors);
     memset(tile.sums, 0, sizeof(float) * tile.count * tile.sum_stride);
     for (int block = 0; block < tile.num_blocks(); ++block) {
-        const T* values = (const T*)work.blocks[block] + size;
-        staging ? add_values(tile, stage(tile, values), block) : add_values(tile, values, block);
+        const T* values = (const T*)blocks[block] + BLOCK * tile.work.head_dim;
+        staging ? add_values(tile, stage(tile, values), block, 0) : add_values(tile, values, block, tile.ahead(block));
     }
     for (int i = 0; i < tile.count; ++i) write_out(tile, i, factors[i]);
 }

@@ -55,15 +55,15 @@ struct QuantizedRow {
 };
 
 SW_INLINE QuantizedRow quantized_row(const Activations& x, int64_t row) {
-    int64_t groups = x.columns / GROUP;
-    return {x.q + row * x.columns, x.scale + row * groups, x.sum + row * groups, x.shift + row * groups};
+    int64_t place = group_place(row, x.columns / GROUP);
+    return {x.q + row * x.columns, x.scale + place, x.sum + place, x.shift + place};
 }
 
 // Dot products [R][P] of one group of one panel, exact.
 template <Encoding E, int R>
 SW_INLINE void dots_of_group(const uint8_t* codes, const QuantizedRow (&rows)[R], int group, I (&dots)[R][P]) {
     for (int r = 0; r < R; ++r)
-        for (int p = 0; p < P; ++p) dots[r][p] = all_int(-offset_of(E) * (offset_of(E) ? rows[r].sum[group] : 0));
+        for (int p = 0; p < P; ++p) dots[r][p] = all_int(-offset_of(E) * (offset_of(E) ? rows[r].sum[group * ROW_TILE] : 0));
     auto add = [&](int i, const I(&w)[P]) __attribute__((always_inline)) {
         for (int r = 0; r < R; ++r) {
             I a = all_int(word(rows[r].q + group * GROUP + 4 * i));
@@ -112,7 +112,8 @@ SW_INLINE void quantized_tile(const uint8_t* const (&panels)[N], int groups, con
                 const uint8_t* scales = codes + code_bytes(E) + 2 * W * p;
                 V scale = load_f16(scales), minimum = E == Encoding::Q4_1 ? load_f16(scales + 2 * PANEL) : V{};
                 for (int r = 0; r < R; ++r)
-                    sums[n][r][p] = take<E>(sums[n][r][p], dots[r][p], scale, minimum, rows[r].scale[g], rows[r].shift[g]);
+                    sums[n][r][p] = take<E>(sums[n][r][p], dots[r][p], scale, minimum, rows[r].scale[g * ROW_TILE],
+                                            rows[r].shift[g * ROW_TILE]);
             }
         }
     }

@@ -148,8 +148,8 @@ struct Softmax {
     float largest, temperature, reciprocal;
 };
 
-// a / b, rounded as a division is: Markstein's correction of a product with 1 / b, in a quarter of a division's time. It
-// is left out where it could be infinite; the exponential of that is 0 anyway.
+// a / b, rounded as a division is: Markstein's correction of a product with 1 / b, in a quarter of a division's time.
+// It is left out where it could be infinite; the exponential of that is 0 anyway.
 SW_INLINE V quotient(V a, float b, float reciprocal) {
     const V near = a * reciprocal;
     const V exact = fma(fma(-near, all(b), a), all(reciprocal), near);
@@ -179,7 +179,8 @@ static float exponentials(const float* logits, int n, const Softmax& softmax, fl
 
 static double sum_of_block(const Row& row, int block, float least) {
     Lanes lanes{};
-    each_step(block_values(row, block), block_length(row, block), 0, [&](const float* p) { add<false>(lanes, p, least); });
+    const int length = block_length(row, block);
+    each_step(block_values(row, block), length, 0, [&](const float* p) { add<false>(lanes, p, least); });
     return total(lanes);
 }
 
@@ -294,8 +295,8 @@ static int gather_from_row(const Row& row, const Bracket& bracket, float* out) {
     return num_kept;
 }
 
-// Cuts around where the goal is about to be reached, by a sample: the first 32 of each block. It is asked about the small
-// weights that are left over, since it cannot know of the few large ones.
+// Cuts around where the goal is about to be reached, by a sample: the first 32 of each block. It is asked about the
+// small weights that are left over, since it cannot know of the few large ones.
 template <bool COUNTS>
 static Cuts guess(const Row& row, const Bracket& bracket, double goal, double whole, float* room) {
     int n = 0;
@@ -378,8 +379,8 @@ static int draw(const Row& row, double whole, float least, double uniform) {
 }
 
 static bool is_edited(const SamplingWork& work) {
-    const bool has_penalties = work.repetition_penalty != 1 || work.presence_penalty != 0 || work.frequency_penalty != 0;
-    return work.num_suppressed > 0 || (has_penalties && work.num_seen > 0);
+    const bool counts = work.presence_penalty != 0 || work.frequency_penalty != 0;
+    return work.num_suppressed > 0 || (work.num_seen > 0 && (counts || work.repetition_penalty != 1));
 }
 
 static float penalized(float logit, float num_output, const SamplingWork& work) {

@@ -92,7 +92,7 @@ def test_a_file_cut_short_is_refused(num_bytes: int, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere.safetensors", tmp_path, tmp_path / "a\0.safetensors"):
+    for path in (tmp_path / "nowhere.safetensors", tmp_path, tmp_path / "\ud800.safetensors"):
         with pytest.raises(ModelError, match="cannot be read"):
             read_safetensors(path)
 

@@ -85,7 +85,8 @@ def guarded(*arrays: Array) -> Iterator[list[Array]]:
         target[...] = array
     yield inner
     for buffer in buffers:
-        assert (buffer[:GUARD] == 0xA5).all() and (buffer[-GUARD:] == 0xA5).all()
+        assert (buffer[:GUARD] == 0xA5).all()
+        assert (buffer[-GUARD:] == 0xA5).all()
 
 
 def floats(values: Array) -> Floats:
@@ -185,8 +186,11 @@ class RowKernels:
         size = library().sw_test_attention_scratch(num_tokens, group_heads, head_dim, last_position)
         blocks = cache.addresses[: -(-last_position // BLOCK)].copy()
         with guarded(np.full_like(q, 7), np.full(size, np.nan, np.float32)) as (out, scratch):
-            work = Work(cache.kv_type, head_dim, group_heads, num_tokens, first_position, q.ctypes.data, q.shape[1],
-                        out.ctypes.data, q.shape[1], blocks.ctypes.data, head_dim**-0.5, scratch.ctypes.data)  # fmt: skip
+            work = Work(
+                *(cache.kv_type, head_dim, group_heads, num_tokens, first_position),
+                *(q.ctypes.data, q.shape[1], out.ctypes.data, q.shape[1]),
+                *(blocks.ctypes.data, head_dim**-0.5, scratch.ctypes.data),
+            )
             self.call("attend", ctypes.byref(work))
         assert (out[:, -gap:] == 7).all()
         return out[:, :-gap].reshape(queries.shape).copy()

@@ -52,7 +52,7 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Floats:
 
 @functools.cache
 def filled(kv_type: KVType, head_dim: int, num_positions: int, *, blocks: int = 0, scale: float = 1.0) -> KVCache:
-    """Keys and values that depend on the position alone, in blocks scattered by the seed `blocks`. Not to be changed."""
+    """Keys and values that depend on the position alone, in blocks placed by the seed `blocks`; not to be changed."""
     keys = normal(400, head_dim, seed=1, scale=scale)[:num_positions]
     values = normal(400, head_dim, seed=2)[:num_positions]
     return SCALAR.fill(KVCache(kv_type, head_dim, num_positions, blocks), keys, values)

@@ -45,8 +45,9 @@ ROW_KINDS = tuple(odd_rows(1))
 
 
 def rms_norm_by_the_book(x: Floats, weight: Floats, eps: float) -> NDArray[np.float64]:
-    wide = x.astype(np.float64)
-    return wide / np.sqrt((wide**2).mean() + eps) * weight
+    wide: NDArray[np.float64] = x.astype(np.float64)
+    factor = float(np.sqrt((wide**2).mean() + eps))
+    return wide / factor * weight
 
 
 @pytest.mark.parametrize("kind", ROW_KINDS)
@@ -87,7 +88,8 @@ def test_quantize(kernels: RowKernels, n: int, kind: str) -> None:
     x = odd_rows(n)[kind]
     q, scale, total = kernels.quantize(x)
     expected_q, expected_scale = quantized_by_the_book(x.reshape(-1, 32))
-    assert same_bits(q, expected_q.reshape(-1)) and same_scales(scale, expected_scale)
+    assert same_bits(q, expected_q.reshape(-1))
+    assert same_scales(scale, expected_scale)
     assert np.array_equal(total, expected_q.sum(axis=1, dtype=np.int32))
 
 
@@ -105,8 +107,10 @@ def test_only_the_group_with_a_bad_value_has_a_bad_scale(kernels: RowKernels, ba
     x[32 + place] = bad
     q, scale, total = kernels.quantize(x)
     assert np.isnan(scale[1]) if np.isnan(bad) else scale[1] == INFINITY
-    assert not q[32:64].any() and total[1] == 0
-    assert same_bits(q[:32], before[0][:32]) and same_bits(q[64:], before[0][64:])
+    assert not q[32:64].any()
+    assert total[1] == 0
+    assert same_bits(q[:32], before[0][:32])
+    assert same_bits(q[64:], before[0][64:])
     assert scale[[0, 2]].tolist() == before[1][[0, 2]].tolist()
 
 
@@ -152,7 +156,8 @@ def test_silu_mul_of_a_bad_value_is_seen_there_alone(kernels: RowKernels) -> Non
     before = kernels.silu_mul(gate, up)
     gate[7], up[38] = NAN, INFINITY
     after = kernels.silu_mul(gate, up)
-    assert np.isnan(after[7]) and np.isinf(after[38])
+    assert np.isnan(after[7])
+    assert np.isinf(after[38])
     others = np.delete(np.arange(40), [7, 38])
     assert same_bits(after[others], before[others])
 
@@ -203,10 +208,10 @@ def test_write_kv_of_odd_rows(kernels: RowKernels, kind: str, kv_type: KVType) -
 def test_write_kv_touches_one_position(kernels: RowKernels, position: int, kv_type: KVType) -> None:
     cache = KVCache(kv_type, 64, BLOCK)
     kernels.write_kv(cache, position, random_row(64), random_row(64, seed=1))
-    written = [np.isfinite(rows).all(axis=1) for rows in cache.read(BLOCK)]
-    unread = [np.isnan(rows).all(axis=1) for rows in cache.read(BLOCK)]
-    for found, left in zip(written, unread, strict=True):
-        assert found.nonzero()[0].tolist() == [position] and left.sum() == BLOCK - 1
+    for rows in cache.read(BLOCK):
+        found, left = np.isfinite(rows).all(axis=1), np.isnan(rows).all(axis=1)
+        assert np.flatnonzero(found).tolist() == [position]
+        assert left.sum() == BLOCK - 1
 
 
 @pytest.mark.parametrize("kv_type", KVType)
@@ -215,4 +220,5 @@ def test_a_bad_key_is_bad_when_it_is_read(kernels: RowKernels, kv_type: KVType) 
     key[63] = NAN
     kernels.write_kv(cache, 0, key, random_row(64))
     keys, values = cache.read(1)
-    assert np.isnan(keys[0, 63]) and np.isfinite(values).all()
+    assert np.isnan(keys[0, 63])
+    assert np.isfinite(values).all()

@@ -269,7 +269,7 @@ def test_info_says_what_the_runner_is_and_has() -> None:
 def test_one_line_says_which_instruction_set_is_used(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     make_runner(instruction_set="scalar")
-    assert caplog.messages == ["the native backend computes, with scalar and 0.5 MB of weights"]
+    assert caplog.messages == ["the native backend computes, with scalar and 0.4 MB of weights"]
 
 
 def test_what_cannot_be_is_refused_when_the_runner_is_made() -> None:

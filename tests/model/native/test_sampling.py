@@ -2,7 +2,6 @@
 and against the rule by the book where the two may differ: at a boundary that rounding decides."""
 
 import ctypes
-import os
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_uint64
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 
 from model.batch import NO_CHOICE, NOT_FINITE, ChunkResult, SamplingParams
 from model.torch_backend import sampling
-from model.torch_backend.penalties import TokenCounts
+from model.torch_backend.penalties import TokenCounts, penalize
 from model.torch_backend.philox import uniforms
 from model.torch_backend.sampling import SamplingRow
+from tests.model.native.kernel_library import instruction_sets, library
 
 ERRORS = (None, NOT_FINITE, NO_CHOICE)
 GREEDY = SamplingParams(temperature=0.0)
@@ -58,18 +58,6 @@ class Sampled(ctypes.Structure):
         ("top_ids", POINTER(c_int32)),
         ("top_logprobs", POINTER(c_float)),
     )
-
-
-@cache
-def library() -> ctypes.CDLL:
-    loaded = ctypes.CDLL(os.environ["SLOTWISE_TEST_LIBRARY"])
-    loaded.sw_instruction_sets.restype = c_char_p
-    loaded.sw_test_sample.argtypes = [c_char_p, POINTER(Work), POINTER(Sampled)]
-    return loaded
-
-
-def instruction_sets() -> list[str]:
-    return [str(name, "ascii") for name in library().sw_instruction_sets().split()]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,7 +124,7 @@ def sample(isa: str, case: Case) -> ChunkResult:
     )  # fmt: skip
     result = Sampled(top_ids=ints(top_ids), top_logprobs=floats(top_logprobs))
     before = logits.copy()
-    assert library().sw_test_sample(isa.encode(), ctypes.byref(work), ctypes.byref(result)) == 0
+    assert library().sw_test_sample(c_char_p(isa.encode()), ctypes.byref(work), ctypes.byref(result)) == 0
     assert logits.tobytes() == before.tobytes()
     assert (weights[vocab_size:] == 7).all()
     assert (top_ids[-1], top_logprobs[-1]) == (7, 7)
@@ -162,9 +150,8 @@ def random_logits(vocab_size: int, seed: int, spread: float = 3.0) -> Floats:
 
 def in_float32(params: SamplingParams) -> SamplingParams:
     """With the numbers that the kernel is given."""
-    return replace(
-        params, **{name: float(np.float32(getattr(params, name))) for name in ("temperature", "top_p", "min_p")}
-    )
+    temperature, top_p, min_p = (float(np.float32(x)) for x in (params.temperature, params.top_p, params.min_p))
+    return replace(params, temperature=temperature, top_p=top_p, min_p=min_p)
 
 
 def random_case(vocab_size: int, seed: int) -> Case:
@@ -178,7 +165,7 @@ def random_case(vocab_size: int, seed: int) -> Case:
         presence_penalty=float(random.choice([0.0, 0.0, 0.5, -1.0])),
         frequency_penalty=float(random.choice([0.0, 0.0, 0.25])),
         seed=int(random.integers(2**64, dtype=np.uint64)),
-        num_logprobs=random.choice([None, None, 0, 1, 5, 20]),
+        num_logprobs=(None, None, 0, 1, 5, 20)[random.integers(6)],
         min_tokens=10,
         suppressed_token_ids=tuple(random.integers(vocab_size, size=min(vocab_size // 2, 3)).tolist()),
     )
@@ -198,22 +185,21 @@ def edited(case: Case) -> NDArray[np.float64]:
     """The logits after suppression and penalties."""
     logits = torch.from_numpy(case.logits.copy())[None]
     logits[0, list(case.row.suppressed_token_ids)] = -torch.inf
-    sampling.penalize(logits, [case.counts], [case.params])
+    penalize(logits, [case.counts], [case.params])
     return logits[0].double().numpy()
 
 
 def kept_by_the_book(logits: NDArray[np.float64], params: SamplingParams, slack: float) -> NDArray[np.float64]:
     """Weights in float64, with the filters' bounds moved by that much."""
-    weights = np.exp((logits - logits.max()) / params.temperature)
+    weights: NDArray[np.float64] = np.exp((logits - logits.max()) / params.temperature)
     descending = np.sort(weights)[::-1]
     if 0 < params.top_k < len(weights):
         least = descending[params.top_k - 1] * (1 - abs(slack))
         weights[weights < least], descending[descending < least] = 0, 0
     if params.top_p < 1:
         running = np.cumsum(descending)
-        weights[
-            weights < descending[np.searchsorted(running, params.top_p * running[-1] * (1 - slack))] * (1 - 1e-9)
-        ] = 0
+        last = descending[np.searchsorted(running, params.top_p * running[-1] * (1 - slack))]
+        weights[weights < last * (1 - 1e-9)] = 0
     weights[weights < min(params.min_p * (1 + slack), 1)] = 0
     return weights
 
@@ -322,7 +308,7 @@ def test_top_p_ends_where_the_sum_is_reached_exactly(isa: str) -> None:
 def test_what_fills_up_the_last_vector_is_no_weight(isa: str, vocab_size: int) -> None:
     """Where it counted, the bound that is taken from the blocks' maxima would be too high."""
     logits = np.full(vocab_size, -20.0, dtype=np.float32)
-    logits[[0, 16, 32]] = [-1.0, -1.5, -2.0]
+    logits[[0, 16, 32]] = [0.5, -0.5, -1.0]
     assert drawn(isa, logits, SamplingParams(top_k=3)) == {0, 16, 32}
     assert sample(isa, Case(logits - 20, GREEDY)).token_id == 0
 
