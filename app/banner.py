@@ -58,8 +58,8 @@ class Banner:
         return ("WARNING: everyone who reaches this machine can use this server. --api-key-file asks for a key.", "")
 
     def curl(self) -> str:
-        """A request that works as it is printed, once a key is put in where one is needed. A small model talks sense at a
-        low temperature only."""
+        """A request that works as it is printed, once a key is put in where one is needed. A small model talks sense
+        at a low temperature only."""
         route, asked = (
             ("chat/completions", {"messages": [{"role": "user", "content": "Why is the sky blue?"}]})
             if self.can_chat
