@@ -1,7 +1,5 @@
 #include "activations.h"
 
-#include <algorithm>
-
 namespace slotwise {
 
 void Needs::add(const PackedMatrix& matrix) {
@@ -38,30 +36,17 @@ Activations Forms::view(const float* x, int32_t columns) const {
             shift_.as<float>()};
 }
 
-int panels_per_item(int total, int num_rows, int num_threads) {
-    constexpr int ITEMS_PER_THREAD = 8, MOST = 32;
-    int panels = std::min(std::max(total / (ITEMS_PER_THREAD * num_threads), 1), MOST);
-    int together = num_rows == 1 ? 4 : num_rows <= 4 ? 2 : 1;  // what the kernels like to have at once
-    return (int)round_up(panels, std::min(together, std::max(total / (4 * num_threads), 1)));
-}
-
 void multiply(Team& team, const Kernels& kernels, const Activations& x, int num_rows,
               std::initializer_list<Product> products, bool adds) {
-    int total = 0, num_items = 0;
+    int total = 0;
     for (const Product& p : products) total += p.matrix->get().num_panels();
-    int chunk = panels_per_item(total, num_rows, team.size());
-    for (const Product& p : products) num_items += (p.matrix->get().num_panels() + chunk - 1) / chunk;
-    team.run(num_items, [&](int, int item) {
+    team.run(total, PANELS_AT_ONCE, [&](int, int first, int end) {
         for (const Product& p : products) {
             const Matrix& matrix = p.matrix->get();
-            int num_chunks = (matrix.num_panels() + chunk - 1) / chunk;
-            if (item >= num_chunks) {
-                item -= num_chunks;
-                continue;
-            }
-            int first = item * chunk, count = std::min(chunk, matrix.num_panels() - first);
-            kernels.matmul(matrix, x, nullptr, num_rows, first, count, p.out, p.stride, adds);
-            return;
+            int last = std::min(end, matrix.num_panels());
+            if (first < last) kernels.matmul(matrix, x, nullptr, num_rows, first, last - first, p.out, p.stride, adds);
+            first = std::max(first - matrix.num_panels(), 0);
+            end -= matrix.num_panels();
         }
     });
 }

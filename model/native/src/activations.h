@@ -1,5 +1,6 @@
 // Rows of activations in the forms that weight matrices ask for, and products with those matrices by the whole team.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <vector>
@@ -36,12 +37,11 @@ struct Product {
     int64_t stride;
 };
 
-// Products of num_rows rows of x, cut into items of some panels each. `adds`: to what is in `out`.
+// Products of num_rows rows of x, shared out by panels. `adds`: to what is in `out`.
 void multiply(Team& team, const Kernels& kernels, const Activations& x, int num_rows,
               std::initializer_list<Product> products, bool adds = false);
 
-// How many panels make an item, where there are `total` of them.
-int panels_per_item(int total, int num_rows, int num_threads);
+constexpr int PANELS_AT_ONCE = 8;  // that a thread takes: what the kernels like, and few enough to share out evenly
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -53,10 +53,8 @@ void for_rows(Team& team, int num_rows, const F& work) {
         for (int row = 0; row < num_rows; ++row) work(0, row);
         return;
     }
-    int slice = (int)(round_up(num_rows, 4 * team.size()) / (4 * team.size()));
-    team.run((num_rows + slice - 1) / slice, [&](int thread, int item) {
-        int end = (item + 1) * slice < num_rows ? (item + 1) * slice : num_rows;
-        for (int row = item * slice; row < end; ++row) work(thread, row);
+    team.run(num_rows, std::max(num_rows / (4 * team.size()), 1), [&](int thread, int first, int end) {
+        for (int row = first; row < end; ++row) work(thread, row);
     });
 }
 

@@ -70,21 +70,19 @@ void Runner::group_by_expert() {
 void Runner::multiply_experts(const std::vector<GatedMLP>& experts, PackedMatrix GatedMLP::*matrix,
                               const Activations& x, bool x_is_grouped, float* out, int64_t stride) {
     int num_panels = (experts[0].*matrix).get().num_panels();
-    int chunk = panels_per_item(num_panels * std::min((int)experts.size(), num_tokens_), 1, team_.size());
-    int num_chunks = (num_panels + chunk - 1) / chunk;
-    team_.run((int)experts.size() * num_chunks, [&](int, int item) {
-        int expert = item / num_chunks, first = item % num_chunks * chunk;
+    auto multiply_stretch = [&](int expert, int first, int count) {
         int row = first_of_expert_[expert], num_rows = first_of_expert_[expert + 1] - row;
         if (!num_rows) return;
-        std::vector<int32_t> own;
-        const int32_t* row_ids = grouped_tokens_.data() + row;
-        if (x_is_grouped) {
-            own.resize(num_rows);
-            for (int i = 0; i < num_rows; ++i) own[i] = row + i;
-            row_ids = own.data();
+        const int32_t* row_ids = (x_is_grouped ? grouped_rows_ : grouped_tokens_).data() + row;
+        kernels_.matmul((experts[expert].*matrix).get(), x, row_ids, num_rows, first, count, out + row * stride, stride,
+                        false);
+    };
+    team_.run((int)experts.size() * num_panels, PANELS_AT_ONCE, [&](int, int first, int end) {
+        while (first < end) {
+            int expert = first / num_panels, last = std::min(end, (expert + 1) * num_panels);
+            multiply_stretch(expert, first % num_panels, last - first);
+            first = last;
         }
-        kernels_.matmul((experts[expert].*matrix).get(), x, row_ids, num_rows, first,
-                        std::min(chunk, num_panels - first), out + row * stride, stride, false);
     });
 }
 

@@ -34,12 +34,15 @@ private:
     int64_t last_ = 0;
 };
 
+constexpr int TOKEN_TILE = 16;  // tokens of a chunk whose attention is one item
+
 // The rows of one chunk in the step's batch of tokens.
 struct Span {
     Slot* slot;
     const int32_t* token_ids;
     int32_t first_row, num_tokens, first_position;
     bool samples;
+    int num_tiles() const { return (num_tokens + TOKEN_TILE - 1) / TOKEN_TILE; }
 };
 
 class Runner {
@@ -60,8 +63,9 @@ private:
     void run_layer(int layer);
     void normalise(const Vector& weight, const Needs& needs, int num_rows, const float* x);
     void attention(int layer);
-    void rotate_and_write(const Layer& layer, int index, int row);
-    void attend(int layer, int span, int kv_head, int tile, int thread);
+    void write_chunks(int layer);
+    void rotate_and_write(int layer, const Span& span, int token, int kv_head);
+    void attend(int layer, const Span& span, int kv_head, int tile, int thread);
     void gated_mlp(const Layer& layer);
     void activate(const Needs& needs, int32_t size, int64_t row);
     void compute_logits();
@@ -90,9 +94,10 @@ private:
     Buffer logits_, weights_, attention_scratch_;
     Forms forms_;
 
-    // Of experts: for each token and rank the expert, its weight, and its row among all tokens grouped by expert.
+    // Of experts: for each token and rank the expert, its weight, and its row among all tokens grouped by expert; for
+    // each of those rows its token, and itself; for each expert its first row.
     Buffer router_logits_, expert_outputs_, expert_weights_;
-    std::vector<int32_t> expert_ids_, grouped_places_, grouped_tokens_, first_of_expert_;
+    std::vector<int32_t> expert_ids_, grouped_places_, grouped_tokens_, grouped_rows_, first_of_expert_;
 
     // Of the step under way.
     std::vector<Span> spans_;

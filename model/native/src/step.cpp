@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -14,8 +15,6 @@ const char* const PART_NAMES[NUM_PARTS] = {"slots",  "embedding", "norms",   "qk
                                            "routing", "gate_up",  "silu", "down", "head",     "sampling"};
 
 namespace {
-
-constexpr int TOKEN_TILE = 16;  // tokens of a chunk whose attention is one item
 
 int64_t widest_row(const sw_config& c) {
     return std::max({c.hidden_size, c.num_heads * c.head_dim, c.intermediate_size, c.expert_intermediate_size});
@@ -62,6 +61,8 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
     expert_outputs_ = Buffer(rows * hidden_stride_ * 4);
     expert_weights_ = Buffer(rows * 4);
     for (auto* list : {&expert_ids_, &grouped_places_, &grouped_tokens_}) list->resize(rows);
+    grouped_rows_.resize(rows);
+    std::iota(grouped_rows_.begin(), grouped_rows_.end(), 0);
     first_of_expert_.resize(c.num_experts + 1);
 }
 
@@ -161,18 +162,16 @@ void Runner::attention(int index) {
               {&layer.k, k_.as<float>(), key_stride_},
               {&layer.v, v_.as<float>(), key_stride_}});
     profile_.end(QKV);
-    for_rows(team_, num_tokens_, [&](int, int row) { rotate_and_write(layer, index, row); });
+    write_chunks(index);
     profile_.end(ROTATION);
     int num_tiles = 0, kv_heads = config_.num_kv_heads;
-    for (const Span& span : spans_) num_tiles += (span.num_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
-    team_.run(num_tiles * kv_heads, [&](int thread, int item) {
-        int tile = item / kv_heads, span = 0;
-        for (;; ++span) {
-            int count = (spans_[span].num_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
-            if (tile < count) break;
-            tile -= count;
-        }
-        attend(index, span, item % kv_heads, tile, thread);
+    for (const Span& span : spans_) num_tiles += span.num_tiles();
+    team_.run(num_tiles * kv_heads, 1, [&](int thread, int item, int) {
+        int tile = item / kv_heads, kv_head = item % kv_heads;
+        const Span* span = spans_.data();
+        for (; tile >= span->num_tiles(); ++span) tile -= span->num_tiles();
+        if (span->num_tokens == 1) rotate_and_write(index, *span, 0, kv_head);
+        attend(index, *span, kv_head, tile, thread);
     });
     profile_.end(ATTENTION);
     Needs needs;
@@ -186,32 +185,39 @@ void Runner::attention(int index) {
     profile_.end(OUTPUT);
 }
 
-// Norms and rotary positions of one token's queries and keys; its keys and values go into the cache.
-void Runner::rotate_and_write(const Layer& layer, int index, int row) {
+// Keys and values of all tokens that others of the step will read. The only token of a span is left to the thread that
+// attends for it: what it writes is then already in that thread's cache.
+void Runner::write_chunks(int layer) {
+    for (const Span& span : spans_)
+        if (span.num_tokens > 1)
+            for_rows(team_, span.num_tokens, [&](int, int token) {
+                for (int h = 0; h < config_.num_kv_heads; ++h) rotate_and_write(layer, span, token, h);
+            });
+}
+
+// Norms and rotary positions of a token's key of one kv head and of its queries; key and value go into the cache.
+void Runner::rotate_and_write(int index, const Span& span, int token, int kv_head) {
     const sw_config& c = config_;
-    int d = c.head_dim;
-    auto span = std::upper_bound(spans_.begin(), spans_.end(), row,
-                                 [](int r, const Span& s) { return r < s.first_row; }) - 1;
-    int32_t position = span->first_position + row - span->first_row;
-    const float *cosine = cosine_.as<float>() + (int64_t)row * d / 2, *sine = sine_.as<float>() + (int64_t)row * d / 2;
+    const Layer& layer = model_.layers[index];
+    int d = c.head_dim, group = c.num_heads / c.num_kv_heads;
+    int32_t position = span.first_position + token;
+    int64_t row = span.first_row + token;
+    const float *cosine = cosine_.as<float>() + row * d / 2, *sine = sine_.as<float>() + row * d / 2;
     auto turn = [&](float* head, const Vector& norm) {
         if (c.qk_norm) kernels_.rms_norm(head, norm.get(), c.rms_norm_eps, d, head);
         kernels_.rotate(head, cosine, sine, d);
     };
-    float *q = q_.as<float>() + row * query_stride_, *k = k_.as<float>() + row * key_stride_;
-    const float* v = v_.as<float>() + row * key_stride_;
-    uint8_t* block = blocks_.at(span->slot->block_ids[position / BLOCK]);
-    for (int h = 0; h < c.num_heads; ++h) turn(q + h * d, layer.q_norm);
-    for (int h = 0; h < c.num_kv_heads; ++h) {
-        turn(k + h * d, layer.k_norm);
-        uint8_t* part = block + blocks_.layout().part_offset(index, h);
-        kernels_.write_kv(blocks_.layout().type, d, k + h * d, v + h * d, position % BLOCK, part);
-    }
+    float* q = q_.as<float>() + row * query_stride_ + kv_head * group * d;
+    float* k = k_.as<float>() + row * key_stride_ + kv_head * d;
+    const float* v = v_.as<float>() + row * key_stride_ + kv_head * d;
+    for (int g = 0; g < group; ++g) turn(q + g * d, layer.q_norm);
+    turn(k, layer.k_norm);
+    uint8_t* block = blocks_.at(span.slot->block_ids[position / BLOCK]);
+    kernels_.write_kv(blocks_.layout().type, d, k, v, position % BLOCK, block + blocks_.layout().part_offset(index, kv_head));
 }
 
-void Runner::attend(int layer, int span_index, int kv_head, int tile, int thread) {
+void Runner::attend(int layer, const Span& span, int kv_head, int tile, int thread) {
     const sw_config& c = config_;
-    const Span& span = spans_[span_index];
     int first = tile * TOKEN_TILE, group = c.num_heads / c.num_kv_heads;
     int num_tokens = std::min(TOKEN_TILE, span.num_tokens - first);
     int64_t row = span.first_row + first, part = blocks_.layout().part_offset(layer, kv_head);
@@ -282,7 +288,7 @@ void Runner::sample(const sw_batch& batch, sw_result* results) {
         results[i].num_top = 0;
         if (spans_[i].samples) chunks.push_back(i);
     }
-    team_.run((int)chunks.size(), [&](int thread, int i) {
+    team_.run((int)chunks.size(), 1, [&](int thread, int i, int) {
         const float* logits = logits_.as<float>() + i * vocab_stride_;
         sample_row(spans_[chunks[i]], logits, weights_.as<float>() + thread * vocab_stride_, results[chunks[i]]);
     });

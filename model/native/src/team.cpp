@@ -1,5 +1,6 @@
 #include "team.h"
 
+#include <algorithm>
 #include <chrono>
 
 #if defined(__linux__)
@@ -26,9 +27,10 @@ void pause() {
 #endif
 }
 
-uint32_t epoch_of(uint64_t task) { return (uint32_t)(task >> 32); }
-int num_items_of(uint64_t task) { return (int)(task >> 16 & 0xffff); }
-int next_item_of(uint64_t task) { return (int)(task & 0xffff); }
+uint64_t pack(uint32_t epoch, int end, int next) { return (uint64_t)epoch << 32 | (uint64_t)end << 16 | (uint64_t)next; }
+uint32_t epoch_of(uint64_t stretch) { return (uint32_t)(stretch >> 32); }
+int end_of(uint64_t stretch) { return (int)(stretch >> 16 & 0xffff); }
+int next_of(uint64_t stretch) { return (int)(stretch & 0xffff); }
 
 // Each thread to one of the processors that this process may use, counted from the first. Best effort.
 void pin_to(int thread) {
@@ -50,7 +52,7 @@ void pin_to(int thread) {
 
 }  // namespace
 
-Team::Team(int num_threads, bool pin) {
+Team::Team(int num_threads, bool pin) : seats_(num_threads) {
     for (int thread = 1; thread < num_threads; ++thread)
         followers_.emplace_back([this, thread, pin] {
             if (pin) pin_to(thread);
@@ -67,49 +69,68 @@ Team::~Team() {
     for (std::thread& follower : followers_) follower.join();
 }
 
-void Team::run_some(int num_items, const void* work, Call call) {
-    if (num_items == 1 || followers_.empty()) {
-        for (int item = 0; item < num_items; ++item) call(work, 0, item);
+void Team::run_some(int num_items, int grain, const void* work, Call call) {
+    int num_threads = size();
+    if (num_items == 1 || num_threads == 1) {
+        for (int first = 0; first < num_items; first += grain) call(work, 0, first, std::min(first + grain, num_items));
         return;
     }
-    uint32_t epoch = epoch_of(task_.load(std::memory_order_relaxed)) + 1;
     work_.store(work, std::memory_order_relaxed);
     call_.store(call, std::memory_order_relaxed);
-    num_done_.store(0, std::memory_order_relaxed);
-    task_.store((uint64_t)epoch << 32 | (uint64_t)num_items << 16);
+    grain_.store(grain, std::memory_order_relaxed);
+    num_published_ += num_items;
+    ++epoch_;
+    for (int thread = num_threads - 1; thread >= 0; --thread) {
+        int first = (int)((int64_t)num_items * thread / num_threads);
+        int end = (int)((int64_t)num_items * (thread + 1) / num_threads);
+        seats_[thread].stretch.store(pack(epoch_, end, first));
+    }
     if (num_sleeping_.load()) {
         std::lock_guard<std::mutex> lock(mutex_);
         wake_.notify_all();
     }
-    take_items(0);
-    for (int pauses = 0; num_done_.load(std::memory_order_acquire) < num_items; ++pauses)
+    work_along(0);
+    for (int pauses = 0; num_done() < num_published_; ++pauses)
         if (pauses < PAUSES_BEFORE_YIELD) pause();
-        else std::this_thread::yield();  // whoever has the last item was put aside
+        else std::this_thread::yield();  // whoever has the last items was put aside
 }
 
-void Team::take_items(int thread) {
-    uint64_t task = task_.load(std::memory_order_acquire);
-    while (next_item_of(task) < num_items_of(task)) {
+uint64_t Team::num_done() const {
+    uint64_t total = 0;
+    for (const Seat& seat : seats_) total += seat.num_done.load(std::memory_order_acquire);
+    return total;
+}
+
+void Team::work_along(int thread) {
+    for (int i = 0; i < size(); ++i) take_from(seats_[(thread + i) % size()], thread);
+}
+
+// The last items of a stretch are taken in smaller and smaller parts, so that all threads end at about the same time.
+void Team::take_from(Seat& seat, int thread) {
+    uint64_t stretch = seat.stretch.load(std::memory_order_acquire);
+    while (next_of(stretch) < end_of(stretch)) {
         const void* work = work_.load(std::memory_order_relaxed);
         Call call = call_.load(std::memory_order_relaxed);
-        if (!task_.compare_exchange_weak(task, task + 1, std::memory_order_acq_rel)) continue;
-        call(work, thread, next_item_of(task));
-        num_done_.fetch_add(1, std::memory_order_release);
-        task = task_.load(std::memory_order_acquire);
+        int grain = grain_.load(std::memory_order_relaxed), left = end_of(stretch) - next_of(stretch);
+        int count = std::min(grain, (left + 1) / 2), first = next_of(stretch);
+        if (!seat.stretch.compare_exchange_weak(stretch, stretch + count, std::memory_order_acq_rel)) continue;
+        call(work, thread, first, first + count);
+        seats_[thread].num_done.fetch_add(count, std::memory_order_release);
+        stretch = seat.stretch.load(std::memory_order_acquire);
     }
 }
 
 void Team::follow(int thread) {
     uint32_t epoch = 0;
-    while (wait_for_task(epoch)) {
-        epoch = epoch_of(task_.load(std::memory_order_acquire));
-        take_items(thread);
+    while (wait_for_task(thread, epoch)) {
+        epoch = epoch_of(seats_[thread].stretch.load(std::memory_order_acquire));
+        work_along(thread);
     }
 }
 
 // Until there is a task other than the last one; false: there will be none.
-bool Team::wait_for_task(uint32_t last_epoch) {
-    auto is_new = [&] { return epoch_of(task_.load()) != last_epoch; };
+bool Team::wait_for_task(int thread, uint32_t last_epoch) {
+    auto is_new = [&] { return epoch_of(seats_[thread].stretch.load()) != last_epoch; };
     auto until = Clock::now() + SPIN;
     while (Clock::now() < until)
         for (int i = 0; i < 32; ++i) {
