@@ -14,20 +14,21 @@ Forms::Forms(int64_t max_rows, int64_t max_columns)
     : q_(max_rows * max_columns), scale_(round_up(max_rows, ROW_TILE) * (max_columns / GROUP + 1) * 4),
       sum_(scale_.size()), shift_(scale_.size()), bf16_(max_rows * max_columns * 2) {}
 
-void Forms::fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row) {
-    const float* from = x + row * columns;
-    if (needs.bf16) kernels.to_bf16(from, columns, bf16_.as<uint16_t>() + row * columns);
+void Forms::fill_part(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row,
+                      int32_t first, int32_t count) {
+    constexpr int AT_ONCE = 64;
+    if (needs.bf16) kernels.to_bf16(x, count, bf16_.as<uint16_t>() + row * columns + first);
     if (!needs.quantized) return;
-    int64_t groups = columns / GROUP, place = group_place(row, groups);
-    thread_local std::vector<float> scales;
-    thread_local std::vector<int32_t> sums;
-    scales.resize(groups);
-    sums.resize(groups);
-    kernels.quantize(from, columns, q_.as<int8_t>() + row * columns, scales.data(), sums.data());
-    for (int64_t g = 0; g < groups; ++g, place += ROW_TILE) {
-        scale_.as<float>()[place] = scales[g];
-        sum_.as<int32_t>()[place] = sums[g];
-        shift_.as<float>()[place] = scales[g] * (float)sums[g];
+    int64_t place = group_place(row, columns / GROUP) + first / GROUP * ROW_TILE;
+    int8_t* q = q_.as<int8_t>() + row * columns + first;
+    float scales[AT_ONCE];
+    int32_t sums[AT_ONCE];
+    for (int g = 0; g < count / GROUP; ++g, place += ROW_TILE) {
+        if (g % AT_ONCE == 0)
+            kernels.quantize(x + g * GROUP, std::min(count - g * GROUP, AT_ONCE * GROUP), q + g * GROUP, scales, sums);
+        scale_.as<float>()[place] = scales[g % AT_ONCE];
+        sum_.as<int32_t>()[place] = sums[g % AT_ONCE];
+        shift_.as<float>()[place] = scales[g % AT_ONCE] * (float)sums[g % AT_ONCE];
     }
 }
 

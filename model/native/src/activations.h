@@ -21,8 +21,13 @@ struct Needs {
 class Forms {
 public:
     Forms(int64_t max_rows, int64_t max_columns);
-    // Row `row` of x [T, K] is brought into the forms that are needed; the float32 form is x itself.
-    void fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row);
+    // Row `row`, which is [columns] floats at x, is brought into the forms that are needed; the float32 form is x itself.
+    void fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row) {
+        fill_part(kernels, needs, x, columns, row, 0, columns);
+    }
+    // As much of it as lies at `count` columns from `first` on, a multiple of 32; x is that part.
+    void fill_part(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row,
+                   int32_t first, int32_t count);
     // All rows that were filled, of `columns` each. `x`: the float32 form.
     Activations view(const float* x, int32_t columns) const;
 

@@ -8,13 +8,11 @@
 namespace slotwise {
 
 void Runner::routed_mlp(const Layer& layer) {
-    int k = config_.num_experts_per_token, num_rows = num_tokens_ * k;
-    Needs needs, inner_needs;
+    Needs needs;
     needs.add(layer.router);
     for (const GatedMLP& expert : layer.experts) {
         needs.add(expert.gate);
         needs.add(expert.up);
-        inner_needs.add(expert.down);
     }
     normalise(layer.mlp_norm, needs, num_tokens_, hidden_.as<float>());
     profile_.end(NORMS);
@@ -24,16 +22,27 @@ void Runner::routed_mlp(const Layer& layer) {
     for_rows(team_, num_tokens_, [&](int, int row) { choose_experts(row); });
     group_by_expert();
     profile_.end(ROUTING);
-    multiply_experts(layer.experts, &GatedMLP::gate, normed, false, gate_.as<float>(), inner_stride_);
-    multiply_experts(layer.experts, &GatedMLP::up, normed, false, up_.as<float>(), inner_stride_);
-    profile_.end(GATE_UP);
     int32_t size = config_.expert_intermediate_size;
-    for_rows(team_, num_rows, [&](int, int row) { activate(inner_needs, size, row); });
-    profile_.end(SILU);
-    Activations inner = forms_.view(inner_.as<float>(), size);
-    multiply_experts(layer.experts, &GatedMLP::down, inner, true, expert_outputs_.as<float>(), hidden_stride_);
+    for_experts((size + GROUP - 1) / GROUP, GROUPS_AT_ONCE, [&](int expert, int first, int end, int thread) {
+        Rows rows = group_of(expert, normed);
+        for (; first < end; ++first)
+            gate_and_up(layer.experts[expert], rows, size, first * GROUP, std::min((first + 1) * GROUP, size), thread);
+    });
+    profile_.end(GATE_UP);
+    Activations inner = inner_forms_.view(inner_.as<float>(), size);
+    for_experts((config_.hidden_size + PANEL - 1) / PANEL, PANELS_AT_ONCE, [&](int expert, int first, int end, int) {
+        Rows rows = group_of(expert, inner);
+        kernels_.matmul(layer.experts[expert].down.get(), inner, grouped_rows_.data() + rows.first, rows.count, first,
+                        end - first, expert_outputs_.as<float>() + rows.first * hidden_stride_, hidden_stride_, false);
+    });
     for_rows(team_, num_tokens_, [&](int, int row) { combine_experts(row); });
     profile_.end(DOWN);
+}
+
+// The tokens that chose the expert.
+Rows Runner::group_of(int expert, const Activations& x) const {
+    int first = first_of_expert_[expert];
+    return {x, grouped_tokens_.data() + first, first, first_of_expert_[expert + 1] - first};
 }
 
 // The experts of the largest router probabilities, the first of equals; their probabilities are their weights.
@@ -65,22 +74,14 @@ void Runner::group_by_expert() {
     }
 }
 
-// One matrix of each expert times the rows of its group. `x_is_grouped`: x has a row for each token and rank already,
-// in the order of the groups; else one for each token.
-void Runner::multiply_experts(const std::vector<GatedMLP>& experts, PackedMatrix GatedMLP::*matrix,
-                              const Activations& x, bool x_is_grouped, float* out, int64_t stride) {
-    int num_panels = (experts[0].*matrix).get().num_panels();
-    auto multiply_stretch = [&](int expert, int first, int count) {
-        int row = first_of_expert_[expert], num_rows = first_of_expert_[expert + 1] - row;
-        if (!num_rows) return;
-        const int32_t* row_ids = (x_is_grouped ? grouped_rows_ : grouped_tokens_).data() + row;
-        kernels_.matmul((experts[expert].*matrix).get(), x, row_ids, num_rows, first, count, out + row * stride, stride,
-                        false);
-    };
-    team_.run((int)experts.size() * num_panels, PANELS_AT_ONCE, [&](int, int first, int end) {
+// work(expert, first, end, thread) for stretches of the parts of every expert that a token has chosen.
+template <class F>
+void Runner::for_experts(int num_parts, int grain, const F& work) {
+    team_.run(config_.num_experts * num_parts, grain, [&](int thread, int first, int end) {
         while (first < end) {
-            int expert = first / num_panels, last = std::min(end, (expert + 1) * num_panels);
-            multiply_stretch(expert, first % num_panels, last - first);
+            int expert = first / num_parts, last = std::min(end, (expert + 1) * num_parts);
+            if (first_of_expert_[expert] < first_of_expert_[expert + 1])
+                work(expert, first % num_parts, last - expert * num_parts, thread);
             first = last;
         }
     });

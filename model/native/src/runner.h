@@ -14,7 +14,7 @@
 namespace slotwise {
 
 // Where the time of the steps went.
-enum Part { SLOTS, EMBEDDING, NORMS, QKV, ROTATION, ATTENTION, OUTPUT, ROUTING, GATE_UP, SILU, DOWN, HEAD, SAMPLING,
+enum Part { SLOTS, EMBEDDING, NORMS, QKV, ROTATION, ATTENTION, OUTPUT, ROUTING, GATE_UP, DOWN, HEAD, SAMPLING,
             NUM_PARTS };
 extern const char* const PART_NAMES[NUM_PARTS];
 
@@ -45,6 +45,16 @@ struct Span {
     int num_tiles() const { return (num_tokens + TOKEN_TILE - 1) / TOKEN_TILE; }
 };
 
+// Rows that go through one gated MLP together: those of x, or those that the ids name; and the first of as many rows
+// where what comes of them is put.
+struct Rows {
+    Activations x;
+    const int32_t* ids;
+    int first, count;
+};
+
+constexpr int FEW_ROWS = 8, GROUPS_AT_ONCE = 4;
+
 class Runner {
 public:
     // Throws std::invalid_argument or std::bad_alloc.
@@ -65,9 +75,11 @@ private:
     void attention(int layer);
     void write_chunks(int layer);
     void rotate_and_write(int layer, const Span& span, int token, int kv_head);
-    void attend(int layer, const Span& span, int kv_head, int tile, int thread);
+    void attend(int layer, const Span& span, int kv_head, int tile, int thread, const Needs& needs);
+    bool attends_whole_groups() const;
     void gated_mlp(const Layer& layer);
-    void activate(const Needs& needs, int32_t size, int64_t row);
+    static int groups_at_once(int num_rows);
+    void gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, int32_t first, int32_t end, int thread);
     void compute_logits();
     void sample(const sw_batch& batch, sw_result* results);
     void sample_row(Span& span, const float* logits, float* weights, sw_result& result) const;
@@ -76,8 +88,9 @@ private:
     void routed_mlp(const Layer& layer);
     void choose_experts(int row);
     void group_by_expert();
-    void multiply_experts(const std::vector<GatedMLP>& experts, PackedMatrix GatedMLP::*matrix, const Activations& x,
-                          bool x_is_grouped, float* out, int64_t stride);
+    template <class F>
+    void for_experts(int num_parts, int grain, const F& work);
+    Rows group_of(int expert, const Activations& x) const;
     void combine_experts(int row);
 
     const Model& model_;
@@ -89,10 +102,11 @@ private:
     Profile profile_;
 
     int32_t max_num_tokens_;
-    int64_t hidden_stride_, query_stride_, key_stride_, inner_stride_, vocab_stride_;  // floats, whole panels
-    Buffer hidden_, normed_, q_, k_, v_, attended_, gate_, up_, inner_, cosine_, sine_;
-    Buffer logits_, weights_, attention_scratch_;
-    Forms forms_;
+    int64_t hidden_stride_, query_stride_, key_stride_, vocab_stride_;  // floats, whole panels
+    Buffer hidden_, normed_, q_, k_, v_, attended_, inner_, cosine_, sine_;
+    Buffer logits_, weights_, attention_scratch_, inner_scratch_;
+    int64_t inner_scratch_per_thread_;
+    Forms forms_, inner_forms_;
 
     // Of experts: for each token and rank the expert, its weight, and its row among all tokens grouped by expert; for
     // each of those rows its token, and itself; for each expert its first row.

@@ -12,13 +12,13 @@
 namespace slotwise {
 
 const char* const PART_NAMES[NUM_PARTS] = {"slots",  "embedding", "norms",   "qkv",  "rotation", "attention", "output",
-                                           "routing", "gate_up",  "silu", "down", "head",     "sampling"};
+                                           "routing", "gate_up",  "down", "head", "sampling"};
 
 namespace {
 
-int64_t widest_row(const sw_config& c) {
-    return std::max({c.hidden_size, c.num_heads * c.head_dim, c.intermediate_size, c.expert_intermediate_size});
-}
+int64_t outer_size(const sw_config& c) { return std::max(c.hidden_size, c.num_heads * c.head_dim); }
+
+int64_t inner_size(const sw_config& c) { return std::max(c.intermediate_size, c.expert_intermediate_size); }
 
 int64_t inner_rows(const sw_config& c, int64_t num_tokens) {
     return num_tokens * std::max(c.num_experts_per_token, 1);
@@ -36,13 +36,13 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
       blocks_({(KVType)options.kv_type, config_.num_layers, config_.num_kv_heads, config_.head_dim}, options.num_blocks,
               options.poison),
       slots_(options.num_blocks), team_(options.num_threads, options.pin), max_num_tokens_(options.max_num_tokens),
-      forms_(inner_rows(config_, max_num_tokens_), widest_row(config_)) {
+      forms_(max_num_tokens_, outer_size(config_)),
+      inner_forms_(inner_rows(config_, max_num_tokens_), inner_size(config_)) {
     const sw_config& c = config_;
     int64_t tokens = max_num_tokens_, rows = inner_rows(c, tokens);
     hidden_stride_ = round_up(c.hidden_size, PANEL);
     query_stride_ = round_up(c.num_heads * c.head_dim, PANEL);
     key_stride_ = round_up(c.num_kv_heads * c.head_dim, PANEL);
-    inner_stride_ = round_up(std::max(c.intermediate_size, c.expert_intermediate_size), PANEL);
     vocab_stride_ = round_up(c.vocab_size, PANEL);
     hidden_ = Buffer(tokens * hidden_stride_ * 4);
     normed_ = Buffer(tokens * c.hidden_size * 4);
@@ -50,9 +50,9 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
     k_ = Buffer(tokens * key_stride_ * 4);
     v_ = Buffer(tokens * key_stride_ * 4);
     attended_ = Buffer(tokens * c.num_heads * c.head_dim * 4);
-    gate_ = Buffer(rows * inner_stride_ * 4);
-    up_ = Buffer(rows * inner_stride_ * 4);
-    inner_ = Buffer(rows * inner_stride_ * 4);
+    inner_ = Buffer(rows * inner_size(c) * 4);
+    inner_scratch_per_thread_ = 2 * std::max<int64_t>(tokens, FEW_ROWS * GROUPS_AT_ONCE) * GROUP;
+    inner_scratch_ = Buffer(inner_scratch_per_thread_ * team_.size() * 4);
     cosine_ = Buffer(tokens * c.head_dim / 2 * 4);
     sine_ = Buffer(tokens * c.head_dim / 2 * 4);
     weights_ = Buffer(team_.size() * vocab_stride_ * 4);
@@ -150,7 +150,7 @@ void Runner::normalise(const Vector& weight, const Needs& needs, int num_rows, c
     for_rows(team_, num_rows, [&](int, int row) {
         float* normed = normed_.as<float>() + (int64_t)row * size;
         kernels_.rms_norm(x + row * hidden_stride_, weight.get(), config_.rms_norm_eps, size, normed);
-        forms_.fill(kernels_, needs, normed_.as<float>(), size, row);
+        forms_.fill(kernels_, needs, normed, size, row);
     });
 }
 
@@ -164,6 +164,8 @@ void Runner::attention(int index) {
     profile_.end(QKV);
     write_chunks(index);
     profile_.end(ROTATION);
+    Needs needs;
+    needs.add(layer.o);
     int num_tiles = 0, kv_heads = config_.num_kv_heads;
     for (const Span& span : spans_) num_tiles += span.num_tiles();
     team_.run(num_tiles * kv_heads, 1, [&](int thread, int item, int) {
@@ -171,14 +173,14 @@ void Runner::attention(int index) {
         const Span* span = spans_.data();
         for (; tile >= span->num_tiles(); ++span) tile -= span->num_tiles();
         if (span->num_tokens == 1) rotate_and_write(index, *span, 0, kv_head);
-        attend(index, *span, kv_head, tile, thread);
+        attend(index, *span, kv_head, tile, thread, needs);
     });
     profile_.end(ATTENTION);
-    Needs needs;
-    needs.add(layer.o);
     int32_t columns = config_.num_heads * config_.head_dim;
-    for_rows(team_, num_tokens_,
-             [&](int, int row) { forms_.fill(kernels_, needs, attended_.as<float>(), columns, row); });
+    if (!attends_whole_groups())
+        for_rows(team_, num_tokens_, [&](int, int row) {
+            forms_.fill(kernels_, needs, attended_.as<float>() + (int64_t)row * columns, columns, row);
+        });
     profile_.end(NORMS);
     multiply(team_, kernels_, forms_.view(attended_.as<float>(), columns), num_tokens_,
              {{&layer.o, hidden_.as<float>(), hidden_stride_}}, true);
@@ -216,7 +218,13 @@ void Runner::rotate_and_write(int index, const Span& span, int token, int kv_hea
     kernels_.write_kv(blocks_.layout().type, d, k, v, position % BLOCK, block + blocks_.layout().part_offset(index, kv_head));
 }
 
-void Runner::attend(int layer, const Span& span, int kv_head, int tile, int thread) {
+// Whether the heads that share a kv head end where a group of the next matrix's input does, so that whoever attends can
+// bring what comes out into the next matrix's form.
+bool Runner::attends_whole_groups() const {
+    return config_.num_heads / config_.num_kv_heads * config_.head_dim % GROUP == 0;
+}
+
+void Runner::attend(int layer, const Span& span, int kv_head, int tile, int thread, const Needs& needs) {
     const sw_config& c = config_;
     int first = tile * TOKEN_TILE, group = c.num_heads / c.num_kv_heads;
     int num_tokens = std::min(TOKEN_TILE, span.num_tokens - first);
@@ -238,32 +246,52 @@ void Runner::attend(int layer, const Span& span, int kv_head, int tile, int thre
     work.scale = 1.0f / std::sqrt((float)c.head_dim);
     work.scratch = attention_scratch_.as<float>() + thread * scratch_per_thread_;
     kernels_.attend(work);
+    if (!attends_whole_groups()) return;
+    int32_t width = group * c.head_dim;
+    for (int t = 0; t < num_tokens; ++t)
+        forms_.fill_part(kernels_, needs, work.out + t * work.out_stride, (int32_t)work.out_stride, row + t,
+                         kv_head * width, width);
 }
 
 void Runner::gated_mlp(const Layer& layer) {
     const GatedMLP& mlp = layer.mlp;
-    Needs needs, inner_needs;
+    Needs needs;
     needs.add(mlp.gate);
     needs.add(mlp.up);
-    inner_needs.add(mlp.down);
     normalise(layer.mlp_norm, needs, num_tokens_, hidden_.as<float>());
     profile_.end(NORMS);
-    multiply(team_, kernels_, forms_.view(normed_.as<float>(), config_.hidden_size), num_tokens_,
-             {{&mlp.gate, gate_.as<float>(), inner_stride_}, {&mlp.up, up_.as<float>(), inner_stride_}});
-    profile_.end(GATE_UP);
     int32_t size = config_.intermediate_size;
-    for_rows(team_, num_tokens_, [&](int, int row) { activate(inner_needs, size, row); });
-    profile_.end(SILU);
-    multiply(team_, kernels_, forms_.view(inner_.as<float>(), size), num_tokens_,
+    Rows rows{forms_.view(normed_.as<float>(), config_.hidden_size), nullptr, 0, num_tokens_};
+    team_.run((size + GROUP - 1) / GROUP, groups_at_once(num_tokens_), [&](int thread, int first, int end) {
+        gate_and_up(mlp, rows, size, first * GROUP, std::min(end * GROUP, size), thread);
+    });
+    profile_.end(GATE_UP);
+    multiply(team_, kernels_, inner_forms_.view(inner_.as<float>(), size), num_tokens_,
              {{&mlp.down, hidden_.as<float>(), hidden_stride_}}, true);
     profile_.end(DOWN);
 }
 
-// A row of gate_ and up_ → inner_ [., size], and the forms of it that are needed.
-void Runner::activate(const Needs& needs, int32_t size, int64_t row) {
-    kernels_.silu_mul(gate_.as<float>() + row * inner_stride_, up_.as<float>() + row * inner_stride_, size,
-                      inner_.as<float>() + row * size);
-    forms_.fill(kernels_, needs, inner_.as<float>(), size, row);
+// Groups of inner columns that a thread takes: with few rows enough to stream the weights, else what stays in the nearest
+// cache.
+int Runner::groups_at_once(int num_rows) { return num_rows <= FEW_ROWS ? GROUPS_AT_ONCE : 1; }
+
+// Columns first … end - 1 of the inner activations [., size] of some rows, in the forms that the last matrix needs: what
+// comes out of the first two matrices is used while it is in the nearest cache.
+void Runner::gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, int32_t first, int32_t end, int thread) {
+    int32_t count = end - first;
+    int panels = (count + PANEL - 1) / PANEL;
+    int64_t stride = round_up(count, PANEL);
+    float *gate = inner_scratch_.as<float>() + thread * inner_scratch_per_thread_, *up = gate + rows.count * stride;
+    kernels_.matmul(mlp.gate.get(), rows.x, rows.ids, rows.count, first / PANEL, panels, gate - first, stride, false);
+    kernels_.matmul(mlp.up.get(), rows.x, rows.ids, rows.count, first / PANEL, panels, up - first, stride, false);
+    Needs needs;
+    needs.add(mlp.down);
+    for (int64_t i = 0; i < rows.count; ++i) {
+        int64_t row = rows.first + i;
+        float* inner = needs.f32 ? inner_.as<float>() + row * size + first : gate + i * stride;
+        kernels_.silu_mul(gate + i * stride, up + i * stride, count, inner);
+        inner_forms_.fill_part(kernels_, needs, inner, size, row, first, count);
+    }
 }
 
 void Runner::compute_logits() {
