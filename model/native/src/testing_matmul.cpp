@@ -19,7 +19,7 @@ SW_API int sw_test_matmul(const char* isa, int encoding, int32_t n, int32_t k, c
         Needs needs;
         needs.add(matrix);
         Forms forms(rows, k);
-        for (int row = 0; row < rows; ++row) forms.fill(*same_for_all, needs, x, k, row);
+        for (int row = 0; row < rows; ++row) forms.fill(*same_for_all, needs, x + (int64_t)row * k, k, row);
         kernels->matmul(matrix.get(), forms.view(x, k), row_ids, m, first_panel, num_panels, out, stride, adds);
         return 0;
     } catch (const std::invalid_argument&) {
