@@ -44,7 +44,7 @@ AVX512VNNI = (*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vn
 AVX512 = (*AVX512VNNI, "-mavx512bf16")
 INSTRUCTION_SETS = {
     "x86_64": (
-        InstructionSet("amx", (*AVX512, "-mamx-tile", "-mamx-int8")),
+        InstructionSet("amx", (*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")),
         InstructionSet("avx512", AVX512),
         InstructionSet("avx512vnni", AVX512VNNI),
         InstructionSet("avx2vnni", (*AVX2, "-mavxvnni")),

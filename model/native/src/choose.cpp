@@ -33,8 +33,9 @@ bool has_tiles() {
 #if defined(__linux__)
     constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
     unsigned a = 0, b = 0, c = 0, d = 0;
-    bool has_int8 = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 25 & 1) && (d >> 24 & 1);
-    return has_int8 && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    constexpr unsigned TILE = 1u << 24, INT8 = 1u << 25, BF16 = 1u << 22, ALL = TILE | INT8 | BF16;
+    bool has_all = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL;
+    return has_all && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 #else
     return false;
 #endif

@@ -217,7 +217,7 @@ static float exponentiate(float* scores, int n) {
 static void write_out(const QueryTile& tile, int query, float factor) {
     const float* sums = tile.sums + query * tile.sum_stride;
     float* out = tile.work.out + tile.offset(query, tile.work.out_stride);
-    for (int d = 0; d < tile.work.head_dim; ++d) out[d] = sums[d] * factor;
+    for (int d = 0; d < tile.work.head_dim; ++d) out[d] = sums[d] * factor + 0.0f;  // no zero is negative
 }
 
 // Scores to weights, which the factors make add up to one. INT8: a key's scale belongs to its score, a value's to its
@@ -255,12 +255,23 @@ static void attend_tile(const QueryTile& tile) {
     for (int i = 0; i < tile.count; ++i) write_out(tile, i, factors[i]);
 }
 
+#if defined(__AMX_BF16__)
+}  // namespace slotwise::SLOTWISE_ISA
+#include "simd_amx_attention.h"
+namespace slotwise::SLOTWISE_ISA {
+static void attend_bf16(const QueryTile& tile) {
+    has_pairs(tile.work.kv_type, tile.work.head_dim) ? attend_pairs(tile) : attend_tile<uint16_t>(tile);
+}
+#else
+static void attend_bf16(const QueryTile& tile) { attend_tile<uint16_t>(tile); }
+#endif
+
 static void attend(const AttentionWork& work) {
     for (int first = 0; first < work.num_tokens * work.group_heads; first += QUERY_TILE) {
         const QueryTile tile = make_query_tile(work, first);
         switch (work.kv_type) {
             case KVType::F32: attend_tile<float>(tile); break;
-            case KVType::BF16: attend_tile<uint16_t>(tile); break;
+            case KVType::BF16: attend_bf16(tile); break;
             case KVType::INT8: attend_tile<int8_t>(tile); break;
         }
     }

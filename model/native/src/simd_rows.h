@@ -7,6 +7,9 @@
 #include "attention_tile.h"
 #include "kernels.h"
 #include "lanes.h"
+#if defined(__AMX_BF16__)
+#include "simd_attention.h"
+#endif
 
 namespace slotwise::SLOTWISE_ISA {
 
@@ -112,6 +115,9 @@ static void write_bf16(int head_dim, const float* key, const float* value, int o
     uint16_t keys[MAX_HEAD_DIM], values[MAX_HEAD_DIM];
     to_bf16(key, head_dim, keys);
     to_bf16(value, head_dim, values);
+#if defined(__AMX_BF16__)
+    if (has_pairs(KVType::BF16, head_dim)) return place_pairs(keys, values, head_dim, offset, block);
+#endif
     place(keys, values, head_dim, offset, block);
 }
 

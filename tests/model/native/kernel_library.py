@@ -21,7 +21,7 @@ from model.native.library import LIBRARY
 from model.native.structs import KVType
 
 BLOCK = 32  # token positions in a block
-GUARD = 64  # bytes on each side
+GUARD = 2**14  # bytes on each side: what tiles write, a sanitizer does not see
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
 
@@ -104,9 +104,9 @@ class KVCache:
         self.memory = np.full((num_blocks + 1, part_bytes), 0xFF, np.uint8)
         self.order = np.random.default_rng(seed).permutation(num_blocks + 1)[:num_blocks]
 
-    @property
-    def addresses(self) -> NDArray[np.uint64]:
-        start, step = self.memory.ctypes.data, self.memory.strides[0]
+    def addresses(self, memory: NDArray[np.uint8]) -> NDArray[np.uint64]:
+        """Of the slot's blocks, where the parts are in that memory."""
+        start, step = memory.ctypes.data, memory.strides[0]
         return np.array([start + step * place for place in self.order], np.uint64)
 
     def part(self, position: int) -> NDArray[np.uint8]:
@@ -131,9 +131,30 @@ class KVCache:
         return keys * scales[0][:, None], values * scales[1][:, None]
 
 
+def pair_up(parts: NDArray[np.uint8], head_dim: int) -> NDArray[np.uint8]:
+    """Parts [N, bytes] of bfloat16 as the tiles of `amx` want them: keys [D][32] → [D/2][32][2], values [32][D] →
+    [16][D][2]."""
+    elements = parts.view(np.uint16).reshape(len(parts), 2, -1)
+    keys = elements[:, 0].reshape(-1, head_dim // 2, 2, BLOCK).swapaxes(2, 3)
+    values = elements[:, 1].reshape(-1, BLOCK // 2, 2, head_dim).swapaxes(2, 3)
+    return np.concatenate([rows.reshape(len(parts), -1) for rows in (keys, values)], axis=1).view(np.uint8)
+
+
+def take_apart(parts: NDArray[np.uint8], head_dim: int) -> NDArray[np.uint8]:
+    """What `pair_up` was given."""
+    places = np.arange(parts.shape[1] // 2, dtype=np.uint16).view(np.uint8)[None]
+    apart = np.empty_like(parts)
+    apart.view(np.uint16)[:, pair_up(places, head_dim).view(np.uint16)[0]] = parts.view(np.uint16)
+    return apart
+
+
 @dataclass(frozen=True)
 class RowKernels:
     isa: str
+
+    def has_pairs(self, cache: KVCache) -> bool:
+        """Whether these kernels have the layout of `pair_up`. A cache is in the common one, and is changed for them."""
+        return self.isa == "amx" and cache.kv_type == KVType.BF16 and cache.head_dim % 32 == 0
 
     def call(self, name: str, *arguments: Any) -> None:
         given = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
@@ -166,10 +187,15 @@ class RowKernels:
         return out
 
     def write_kv(self, cache: KVCache, position: int, key: Floats, value: Floats) -> None:
-        with guarded(cache.part(position)) as (part,):
+        part = cache.part(position)
+        if self.has_pairs(cache):
+            part = pair_up(part[None], cache.head_dim)[0]
+        with guarded(part) as (written,):
             offset = position % BLOCK
-            self.call("write_kv", cache.kv_type, cache.head_dim, floats(key), floats(value), offset, part)
-        cache.part(position)[:] = part
+            self.call("write_kv", cache.kv_type, cache.head_dim, floats(key), floats(value), offset, written)
+        if self.has_pairs(cache):
+            written = take_apart(written[None], cache.head_dim)[0]
+        cache.part(position)[:] = written
 
     def fill(self, cache: KVCache, keys: Floats, values: Floats) -> KVCache:
         for position, (key, value) in enumerate(zip(keys, values, strict=True)):
@@ -184,7 +210,8 @@ class RowKernels:
         q[:, :-gap] = queries.reshape(num_tokens, -1)
         last_position = first_position + num_tokens
         size = library().sw_test_attention_scratch(num_tokens, group_heads, head_dim, last_position)
-        blocks = cache.addresses[: -(-last_position // BLOCK)].copy()
+        memory = pair_up(cache.memory, head_dim) if self.has_pairs(cache) else cache.memory
+        blocks = cache.addresses(memory)[: -(-last_position // BLOCK)].copy()
         with guarded(np.full_like(q, 7), np.full(size, np.nan, np.float32)) as (out, scratch):
             work = Work(
                 *(cache.kv_type, head_dim, group_heads, num_tokens, first_position),
