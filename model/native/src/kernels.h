@@ -53,6 +53,7 @@ constexpr int64_t group_place(int64_t row, int64_t num_groups) {
 // Queries of consecutive tokens of one slot, and the slot's keys and values of one layer and one kv head.
 // A block of one layer and kv head: keys transposed [D][32], then values [32][D]; INT8: int8 keys and values so, then
 // float scales of keys [32] and of values [32].
+// (The amx set keeps BF16 of head sizes that its tiles can take in pairs: simd_amx_attention.h.)
 struct AttentionWork {
     KVType kv_type;
     int32_t head_dim;             // D, a multiple of 8

@@ -74,8 +74,8 @@ def queries_as_taken(kernels: RowKernels, cache: KVCache, queries: Floats) -> ND
 
 
 def tolerance(kernels: RowKernels, cache: KVCache) -> float:
-    """Of sums of values of about 1, up to 4, with weights that add up to 1: where these are bfloat16, each is off by up to
-    2^-9 of itself, and the sum by as much of the values' range at most."""
+    """Of sums of values of up to 4 with weights that add up to 1: as bfloat16s, each is off by up to 2^-9 of
+    itself, and so the sum by up to 2^-7."""
     return 2**-7 if kernels.has_pairs(cache) else 1e-5
 
 
