@@ -44,9 +44,10 @@ struct Activations {
     const float* shift;           // scale * sum
 };
 
-// Where a row's scale, sum and shift of its first group are; those of the next are ROW_TILE further.
+// Where a row's scale, sum and shift of its first group are; those of the next are ROW_TILE further. Static, like every
+// function that a kernel may call: one that the linker could share would be compiled for some instruction set.
 constexpr int ROW_TILE = 16;
-constexpr int64_t group_place(int64_t row, int64_t num_groups) {
+static constexpr int64_t group_place(int64_t row, int64_t num_groups) {
     return row / ROW_TILE * num_groups * ROW_TILE + row % ROW_TILE;
 }
 

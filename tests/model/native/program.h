@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <sstream>
 #include <string>
@@ -61,9 +62,18 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
     return a.size() == b.size() && (a.empty() || !memcmp(a.data(), b.data(), a.size() * sizeof(T)));
 }
 
-inline std::vector<std::string> instruction_sets() {
+// A call that must not fail has failed.
+[[noreturn]] inline void stop() {
+    printf("%s\n", sw_error());
+    exit(2);
+}
+
+using Sets = std::vector<std::string>;
+
+// Of this processor, best first.
+inline Sets instruction_sets() {
     std::istringstream names(sw_instruction_sets());
-    std::vector<std::string> sets;
+    Sets sets;
     for (std::string name; names >> name;) sets.push_back(name);
     return sets;
 }
@@ -74,9 +84,9 @@ constexpr const char* KV_NAMES[] = {"F32", "BF16", "INT8"};
 // A matrix [rows, columns] in GGML's layout.
 inline std::vector<uint8_t> encode(int encoding, int rows, int columns, const std::vector<float>& values) {
     constexpr int BYTES_OF_32[] = {128, 64, 34, 18, 20};
-    std::vector<uint8_t> data(static_cast<int64_t>(rows) * columns / 32 * BYTES_OF_32[encoding]);
+    std::vector<uint8_t> data(static_cast<int64_t>(rows) * columns * BYTES_OF_32[encoding] / 32);
+    const auto num_bytes = static_cast<int64_t>(data.size());
     if (encoding == SW_F32) memcpy(data.data(), values.data(), data.size());
-    else if (sw_quantize(encoding, rows, columns, values.data(), data.data(), static_cast<int64_t>(data.size())))
-        printf("%s\n", sw_error());
+    else if (sw_quantize(encoding, rows, columns, values.data(), data.data(), num_bytes)) stop();
     return data;
 }
