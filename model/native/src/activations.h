@@ -7,14 +7,24 @@
 
 #include "kernels.h"
 #include "matrix.h"
+#include "rows.h"
 #include "team.h"
 
 namespace slotwise {
 
-// Which forms of its input a set of matrices needs.
-struct Needs {
+// The forms that a row is needed in.
+struct Form {
     bool f32 = false, bf16 = false, quantized = false;
-    void add(const PackedMatrix& matrix);
+};
+
+// Whether rows of prompts have a product of their own with that matrix.
+bool has_prompt_product(const Kernels& kernels, const Matrix& matrix);
+
+// Which forms of its input a set of matrices needs, for either kind of row.
+struct Needs {
+    Form generated, prompt;
+    void add(const Kernels& kernels, const PackedMatrix& matrix);
+    const Form& of(int64_t row, const RowCounts& rows) const { return row < rows.generated ? generated : prompt; }
 };
 
 // Memory for rows of at most `max_columns`, one form each; filled row by row, from any thread.
@@ -22,11 +32,11 @@ class Forms {
 public:
     Forms(int64_t max_rows, int64_t max_columns);
     // Row `row`, which is [columns] floats at x, is brought into the forms that are needed; the float32 form is x itself.
-    void fill(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row) {
-        fill_part(kernels, needs, x, columns, row, 0, columns);
+    void fill(const Kernels& kernels, const Form& form, const float* x, int32_t columns, int64_t row) {
+        fill_part(kernels, form, x, columns, row, 0, columns);
     }
     // As much of it as lies at `count` columns from `first` on, a multiple of 32; x is that part.
-    void fill_part(const Kernels& kernels, const Needs& needs, const float* x, int32_t columns, int64_t row,
+    void fill_part(const Kernels& kernels, const Form& form, const float* x, int32_t columns, int64_t row,
                    int32_t first, int32_t count);
     // All rows that were filled, of `columns` each. `x`: the float32 form.
     Activations view(const float* x, int32_t columns) const;
@@ -35,6 +45,10 @@ private:
     Buffer q_, scale_, sum_, shift_, bf16_;
 };
 
+// Some panels of the matrix by all rows; as Kernels::matmul otherwise.
+void multiply_panels(const Kernels& kernels, const Matrix& matrix, const Activations& x, const RowCounts& rows,
+                     int first_panel, int num_panels, float* out, int64_t out_stride, bool adds);
+
 // One product of many that share their input: the matrix's output goes to out [T, stride].
 struct Product {
     const PackedMatrix* matrix;
@@ -42,8 +56,8 @@ struct Product {
     int64_t stride;
 };
 
-// Products of num_rows rows of x, shared out by panels. `adds`: to what is in `out`.
-void multiply(Team& team, const Kernels& kernels, const Activations& x, int num_rows,
+// Products of rows of x, shared out by panels. `adds`: to what is in `out`.
+void multiply(Team& team, const Kernels& kernels, const Activations& x, const RowCounts& rows,
               std::initializer_list<Product> products, bool adds = false);
 
 constexpr int PANELS_AT_ONCE = 8;  // that a thread takes: what the kernels like, and few enough to share out evenly

@@ -8,31 +8,33 @@
 namespace slotwise {
 
 void Runner::routed_mlp(const Layer& layer) {
+    const RowCounts rows{num_tokens_, 0};  // those of prompts, too: an expert meets too few of them to widen weights for
     Needs needs;
-    needs.add(layer.router);
+    needs.add(kernels_, layer.router);
     for (const GatedMLP& expert : layer.experts) {
-        needs.add(expert.gate);
-        needs.add(expert.up);
+        needs.add(kernels_, expert.gate);
+        needs.add(kernels_, expert.up);
     }
-    normalise(layer.mlp_norm, needs, num_tokens_, hidden_.as<float>());
+    for_rows(team_, num_tokens_, [&](int, int row) { normalise_row(layer.mlp_norm, needs.generated, row, row); });
     profile_.end(NORMS);
     Activations normed = forms_.view(normed_.as<float>(), config_.hidden_size);
-    multiply(team_, kernels_, normed, num_tokens_,
+    multiply(team_, kernels_, normed, rows,
              {{&layer.router, router_logits_.as<float>(), round_up(config_.num_experts, PANEL)}});
     for_rows(team_, num_tokens_, [&](int, int row) { choose_experts(row); });
     group_by_expert();
     profile_.end(ROUTING);
     int32_t size = config_.expert_intermediate_size;
     for_experts((size + GROUP - 1) / GROUP, GROUPS_AT_ONCE, [&](int expert, int first, int end, int thread) {
-        Rows rows = group_of(expert, normed);
+        const Rows rows = group_of(expert, normed);
         for (; first < end; ++first)
             gate_and_up(layer.experts[expert], rows, size, first * GROUP, std::min((first + 1) * GROUP, size), thread);
     });
     profile_.end(GATE_UP);
     Activations inner = inner_forms_.view(inner_.as<float>(), size);
     for_experts((config_.hidden_size + PANEL - 1) / PANEL, PANELS_AT_ONCE, [&](int expert, int first, int end, int) {
-        Rows rows = group_of(expert, inner);
-        kernels_.matmul(layer.experts[expert].down.get(), inner, grouped_rows_.data() + rows.first, rows.count, first,
+        const Rows rows = group_of(expert, inner);
+        kernels_.matmul(layer.experts[expert].down.get(), inner, grouped_rows_.data() + rows.first, rows.counts.generated,
+                        first,
                         end - first, expert_outputs_.as<float>() + rows.first * hidden_stride_, hidden_stride_, false);
     });
     for_rows(team_, num_tokens_, [&](int, int row) { combine_experts(row); });
@@ -42,7 +44,7 @@ void Runner::routed_mlp(const Layer& layer) {
 // The tokens that chose the expert.
 Rows Runner::group_of(int expert, const Activations& x) const {
     int first = first_of_expert_[expert];
-    return {x, grouped_tokens_.data() + first, first, first_of_expert_[expert + 1] - first};
+    return {x, grouped_tokens_.data() + first, first, {first_of_expert_[expert + 1] - first, 0}};
 }
 
 // The experts of the largest router probabilities, the first of equals; their probabilities are their weights.

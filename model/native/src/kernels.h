@@ -32,7 +32,8 @@ struct Matrix {
     int32_t num_panels() const { return (rows + PANEL - 1) / PANEL; }
 };
 
-// Rows of activations in the forms that the encodings need: Q8 and Q4_*: q, scale, sum, shift; BF16: bf16; F32: f32.
+// Rows of activations in the forms that the encodings need: Q8 and Q4_*: q, scale, sum, shift; BF16, and prompts where
+// they have products of their own: bf16; F32: f32.
 // What there is one of for each group of 32 columns lies in tiles of 16 rows: [T/16][K/32][16 rows], see group_place().
 struct Activations {
     int32_t columns;              // K; padded to a multiple of 32 with zeros in q and bf16 rows
@@ -98,6 +99,11 @@ struct Kernels {
     // t < num_rows and first_panel <= panel < first_panel + num_panels. out_stride in floats, at least N rounded up.
     void (*matmul)(const Matrix&, const Activations&, const int32_t* row_ids, int num_rows, int first_panel,
                    int num_panels, float* out, int64_t out_stride, bool adds);
+    // The same for rows first_row … first_row + num_rows - 1 of prompts, where the set has a faster way for many rows
+    // (null: it has none): weights and activations as bfloat16, whatever the encoding, but for F32, and K a multiple of
+    // 32. Not the same bits as matmul's, so that a row's kind decides, never how many there are.
+    void (*prompt_matmul)(const Matrix&, const Activations&, int first_row, int num_rows, int first_panel,
+                          int num_panels, float* out, int64_t out_stride, bool adds);
     // out = x / sqrt(mean(x^2) + eps) * weight, for one row of n.
     void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
     // One row into groups of 32: scale = max|x| / 127, q = round(x / scale) to even. n a multiple of 32.

@@ -7,7 +7,7 @@
 #include "activations.h"
 #include "blocks.h"
 #include "model.h"
-#include "slots.h"
+#include "rows.h"
 #include "slotwise.h"
 #include "team.h"
 
@@ -34,23 +34,13 @@ private:
     int64_t last_ = 0;
 };
 
-constexpr int TOKEN_TILE = 16;  // tokens of a chunk whose attention is one item
-
-// The rows of one chunk in the step's batch of tokens.
-struct Span {
-    Slot* slot;
-    const int32_t* token_ids;
-    int32_t first_row, num_tokens, first_position;
-    bool samples;
-    int num_tiles() const { return (num_tokens + TOKEN_TILE - 1) / TOKEN_TILE; }
-};
-
-// Rows that go through one gated MLP together: those of x, or those that the ids name; and the first of as many rows
-// where what comes of them is put.
+// Rows that go through one gated MLP together: those of x, or those that the ids name, all of them then as generated
+// ones; and the first of as many rows where what comes of them is put.
 struct Rows {
     Activations x;
     const int32_t* ids;
-    int first, count;
+    int first;
+    RowCounts counts;
 };
 
 constexpr int FEW_ROWS = 8, GROUPS_AT_ONCE = 4;
@@ -68,10 +58,11 @@ public:
 
 private:
     // In step.cpp, in the order in which they are called.
-    void place_chunks(const sw_batch& batch);
+    void place(const sw_batch& batch);
     void embed();
     void run_layer(int layer);
-    void normalise(const Vector& weight, const Needs& needs, int num_rows, const float* x);
+    void normalise(const Vector& weight, const Needs& needs);
+    void normalise_row(const Vector& weight, const Form& form, int64_t from, int64_t row);
     void attention(int layer);
     void write_chunks(int layer);
     void rotate_and_write(int layer, const Span& span, int token, int kv_head);
@@ -82,7 +73,7 @@ private:
     void gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, int32_t first, int32_t end, int thread);
     void compute_logits();
     void sample(const sw_batch& batch, sw_result* results);
-    void sample_row(Span& span, const float* logits, float* weights, sw_result& result) const;
+    void sample_row(Slot& slot, const float* logits, float* weights, sw_result& result) const;
 
     // In experts.cpp.
     void routed_mlp(const Layer& layer);
@@ -114,8 +105,7 @@ private:
     std::vector<int32_t> expert_ids_, grouped_places_, grouped_tokens_, grouped_rows_, first_of_expert_;
 
     // Of the step under way.
-    std::vector<Span> spans_;
-    std::vector<int32_t> sampled_rows_;
+    StepRows rows_;
     int num_tokens_ = 0;
     int64_t scratch_per_thread_ = 0;
 };

@@ -8,6 +8,7 @@
 namespace slotwise::scalar {
 
 extern const Kernels kernels;
-const Kernels kernels = {matmul, rms_norm, quantize, to_bf16, silu_mul, rotate, write_kv, attend, sample};
+const Kernels kernels = {matmul,   nullptr, rms_norm, quantize, to_bf16,
+                         silu_mul, rotate,  write_kv, attend,   sample};
 
 }  // namespace slotwise::scalar

@@ -11,6 +11,7 @@
 namespace slotwise::SLOTWISE_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {matmul, rms_norm, quantize, to_bf16, silu_mul, rotate, write_kv, attend, sample};
+const Kernels kernels = {matmul,  prompt_matmul, rms_norm, quantize, to_bf16,
+                         silu_mul, rotate,       write_kv, attend,   sample};
 
 }  // namespace slotwise::SLOTWISE_ISA

@@ -2,6 +2,7 @@
 // panel of 16, one group of 32 columns at a time. The dot products are the same integers, and take() adds them up in
 // the same order, so that a row's result is the same bits as without tiles.
 #pragma once
+#include "amx_tiles.h"
 
 namespace slotwise::SLOTWISE_ISA {
 
@@ -9,23 +10,15 @@ constexpr int TILE_ROWS = ROW_TILE;
 constexpr int MIN_TILE_ROWS = 5;      // fewer are quicker without tiles
 constexpr int MAX_GROUPS = 1024;      // of a panel that is unpacked at once: more columns take the other path
 
-struct TileConfig {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
 // Tiles 0, 1: dot products; 2, 3: activations; 4, 5: weights.
 SW_INLINE void configure_tiles(int rows) {
-    TileConfig config = {};
-    config.palette = 1;
+    TileConfig config;
     for (int i = 0; i < 2; ++i) {
-        config.rows[i] = config.rows[2 + i] = (uint8_t)rows;
-        config.rows[4 + i] = WORDS;
-        config.row_bytes[i] = config.row_bytes[4 + i] = 4 * PANEL;
-        config.row_bytes[2 + i] = GROUP;
+        config.set(i, rows);
+        config.set(2 + i, rows, GROUP);
+        config.set(4 + i, WORDS);
     }
-    asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
+    configure(config);
 }
 
 // The codes of a panel as bytes [group][8][16][4].
@@ -40,19 +33,15 @@ SW_INLINE void unpack_panel(const uint8_t* panel, int groups, uint8_t* bytes) {
         }
 }
 
-// Dot products of the rows with a group. There are two sets of registers, so that one's product can be under way while
-// the other's is added up. The compiler is told that memory is read and written, which gcc 12's own intrinsics forget.
+// Dot products of the rows with a group. There are two sets of tiles, so that one's product can be under way while the
+// other's is added up.
 template <int Set>
 SW_INLINE void dots_by_tile(const int8_t* q, int64_t q_stride, const uint8_t* bytes, int32_t* dots) {
-    int64_t stride = 4 * PANEL;
-    if (Set == 0)
-        asm volatile("tilezero %%tmm0\n\ttileloadd (%0,%1,1), %%tmm2\n\ttileloadd (%2,%3,1), %%tmm4\n\t"
-                     "tdpbsud %%tmm4, %%tmm2, %%tmm0\n\ttilestored %%tmm0, (%4,%3,1)"
-                     : : "r"(q), "r"(q_stride), "r"(bytes), "r"(stride), "r"(dots) : "memory");
-    else
-        asm volatile("tilezero %%tmm1\n\ttileloadd (%0,%1,1), %%tmm3\n\ttileloadd (%2,%3,1), %%tmm5\n\t"
-                     "tdpbsud %%tmm5, %%tmm3, %%tmm1\n\ttilestored %%tmm1, (%4,%3,1)"
-                     : : "r"(q), "r"(q_stride), "r"(bytes), "r"(stride), "r"(dots) : "memory");
+    clear_tile<Set>();
+    load_tile<2 + Set>(q, q_stride);
+    load_tile<4 + Set>(bytes, 4 * PANEL);
+    multiply_i8<Set, 2 + Set, 4 + Set>();
+    store_tile<Set>(dots, 4 * PANEL);
 }
 
 // step(i) for 0 <= i < N, each a constant, so that arrays of vectors stay in registers.
@@ -130,7 +119,7 @@ static void rows_by_tiles(const Product& product, int row, int num_rows, int row
             some_rows_by_panel<E>(product, row + r, rows_of_tile, panel, is_nibbles(E) ? unpacked : codes,
                                   is_nibbles(E) ? PANEL * GROUP : group_bytes(E));
     }
-    asm volatile("tilerelease");
+    release_tiles();
 }
 
 template <Encoding E>

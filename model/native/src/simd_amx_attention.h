@@ -9,14 +9,13 @@
 // or a block of positions in the processor's fixed order. Weights of positions beyond a query's own are zero, which add
 // nothing to a sum as long as the values are finite; where they are not, each query is taken alone.
 #pragma once
+#include "amx_tiles.h"
 
 namespace slotwise::SLOTWISE_ISA {
 
-constexpr int SIDE = 16;             // rows of a tile, and its columns of float32 or of pairs
-constexpr int PAIR_DIMS = 2 * SIDE;  // bfloat16s in a row of a tile
 constexpr float LOG2_E = 1.44269504f;
 
-constexpr bool has_pairs(KVType type, int head_dim) { return type == KVType::BF16 && head_dim % PAIR_DIMS == 0; }
+constexpr bool has_pairs(KVType type, int head_dim) { return type == KVType::BF16 && head_dim % PAIR_COLUMNS == 0; }
 
 // Key and value of one position into a block's part.
 SW_INLINE void place_pairs(const uint16_t* key, const uint16_t* value, int head_dim, int offset, uint8_t* block) {
@@ -29,40 +28,11 @@ SW_INLINE void place_pairs(const uint16_t* key, const uint16_t* value, int head_
     }
 }
 
-// What the processor is told of its tiles: all rows are 64 bytes; 0 to 3 are sums and 4, 5 factors of as many rows as
-// there are queries, 6 and 7 keys or values.
-struct TileShapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-SW_INLINE void shape_tiles(int num_queries) {
-    TileShapes shapes = {};
-    shapes.palette = 1;
-    for (int i = 0; i < 8; ++i) {
-        shapes.row_bytes[i] = 4 * SIDE;
-        shapes.rows[i] = (uint8_t)(i < 6 ? num_queries : SIDE);
-    }
-    asm volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
-}
-
-// The compiler is told that memory is read and written, which gcc 12's own intrinsics forget.
-template <int Tile>
-SW_INLINE void clear_tile() {
-    asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
-}
-template <int Tile>
-SW_INLINE void load_tile(const void* rows, int64_t stride) {
-    asm volatile("tileloadd (%1,%2,1), %%tmm%c0" : : "i"(Tile), "r"(rows), "r"(stride) : "memory");
-}
-template <int Tile>
-SW_INLINE void store_tile(void* rows, int64_t stride) {
-    asm volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(Tile), "r"(rows), "r"(stride) : "memory");
-}
-template <int Sums, int A, int B>
-SW_INLINE void multiply_tiles() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
+// Tiles 0 to 3 are sums and 4, 5 factors, of as many rows as there are queries; 6 and 7 keys or values.
+SW_INLINE void configure_queries(int num_queries) {
+    TileConfig config;
+    for (int i = 0; i < 8; ++i) config.set(i, i < 6 ? num_queries : SIDE);
+    configure(config);
 }
 
 // A query tile's rows go through the tiles of the processor in parts of one size; where they are no multiple, the last
@@ -99,13 +69,13 @@ static void round_queries(const QueryTile& tile) {
 SW_INLINE void score_part(const uint16_t* queries, const uint8_t* keys, int dim, float* scores, int64_t stride) {
     clear_tile<0>();
     clear_tile<1>();
-    for (int d = 0; d < dim; d += PAIR_DIMS) {
+    for (int d = 0; d < dim; d += PAIR_COLUMNS) {
         const uint8_t* pairs = keys + 2 * d * BLOCK;
         load_tile<4>(queries + d, 2 * dim);
         load_tile<6>(pairs, 4 * BLOCK);
         load_tile<7>(pairs + 4 * SIDE, 4 * BLOCK);
-        multiply_tiles<0, 4, 6>();
-        multiply_tiles<1, 4, 7>();
+        multiply_bf16<0, 4, 6>();
+        multiply_bf16<1, 4, 7>();
     }
     store_tile<0>(scores, 4 * stride);
     store_tile<1>(scores + SIDE, 4 * stride);
@@ -204,14 +174,14 @@ SW_INLINE void sum_columns(const QueryTile& tile, int first, int num_blocks, con
         const uint8_t* pairs = values + 4 * column;
         load_tile<4>(weights + block * BLOCK, 4 * tile.score_stride);
         load_tile<6>(pairs, 4 * dim);
-        multiply_tiles<0, 4, 6>();
+        multiply_bf16<0, 4, 6>();
         load_tile<7>(pairs + 4 * SIDE, 4 * dim);
-        multiply_tiles<1, 4, 7>();
+        multiply_bf16<1, 4, 7>();
         if constexpr (Columns == 4) {
             load_tile<6>(pairs + 8 * SIDE, 4 * dim);
-            multiply_tiles<2, 4, 6>();
+            multiply_bf16<2, 4, 6>();
             load_tile<7>(pairs + 12 * SIDE, 4 * dim);
-            multiply_tiles<3, 4, 7>();
+            multiply_bf16<3, 4, 7>();
         }
     }
     float* sums = tile.sums + first * tile.sum_stride + column;
@@ -255,7 +225,7 @@ static void attend_by_tiles(const QueryTile& tile) {
     const Parts parts(tile);
     float factors[QUERY_TILE];
     round_queries(tile);
-    shape_tiles(parts.rows);
+    configure_queries(parts.rows);
     score_by_tiles(tile, parts);
     for (int i = 0; i < tile.count; ++i)
         factors[i] = 1 / weigh_row(tile.scores + i * tile.score_stride, tile.num_positions(i), tile.num_blocks());
@@ -271,7 +241,7 @@ static void attend_pairs(const QueryTile& tile) {
         alone.count = 1;
         for (int i = 0; i < tile.count; ++i, ++alone.first) attend_by_tiles(alone);
     }
-    asm volatile("tilerelease");
+    release_tiles();
 }
 
 }  // namespace slotwise::SLOTWISE_ISA

@@ -282,4 +282,12 @@ static void matmul(const Matrix& matrix, const Activations& x, const int32_t* ro
     }
 }
 
+#if defined(__AMX_BF16__)
+}  // namespace slotwise::SLOTWISE_ISA
+#include "simd_amx_prompt.h"
+namespace slotwise::SLOTWISE_ISA {
+#else
+constexpr decltype(Kernels::prompt_matmul) prompt_matmul = nullptr;
+#endif
+
 }  // namespace slotwise::SLOTWISE_ISA

@@ -69,58 +69,39 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
 void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {
     profile_.start();
     slots_.apply(batch, blocks_);
-    place_chunks(batch);
+    place(batch);
     profile_.end(SLOTS);
-    if (spans_.empty()) return;
+    if (num_tokens_ == 0) return;
     embed();
     profile_.end(EMBEDDING);
     for (int layer = 0; layer < config_.num_layers; ++layer) run_layer(layer);
-    for (Span& span : spans_) span.slot->append(span.token_ids, span.num_tokens);
+    for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        Slot& slot = slots_.at(batch.chunks[i].slot);
+        slot.append(tokens_of(batch.chunks[i], slot), batch.chunks[i].num_tokens);
+    }
     compute_logits();
     if (logits)
-        for (size_t i = 0; i < sampled_rows_.size(); ++i)
+        for (size_t i = 0; i < rows_.sampled().size(); ++i)
             memcpy(logits + i * config_.vocab_size, logits_.as<float>() + i * vocab_stride_, config_.vocab_size * 4);
     profile_.end(HEAD);
     sample(batch, results);
     profile_.end(SAMPLING);
 }
 
-void Runner::place_chunks(const sw_batch& batch) {
-    auto require = [](bool condition, const char* problem) {
-        if (!condition) throw std::invalid_argument(problem);
-    };
-    spans_.clear();
-    sampled_rows_.clear();
-    num_tokens_ = 0;
-    int32_t most_positions = 0;
-    for (int32_t i = 0; i < batch.num_chunks; ++i) {
-        const sw_chunk& chunk = batch.chunks[i];
-        Slot& slot = slots_.at(chunk.slot);
-        Span span{&slot, chunk.token_ids, num_tokens_, chunk.num_tokens, slot.num_tokens, chunk.samples != 0};
-        if (!span.token_ids) {
-            require(slot.last_token_id >= 0 && chunk.num_tokens == 1, "the slot has sampled no token to feed");
-            span.token_ids = &slot.last_token_id;
-        }
-        require(span.num_tokens > 0 && num_tokens_ + span.num_tokens <= max_num_tokens_, "the step has too many tokens");
-        int32_t end = span.first_position + span.num_tokens;
-        require(end <= (int64_t)slot.block_ids.size() * BLOCK, "the slot was not grown enough");
-        for (int32_t t = 0; t < span.num_tokens; ++t)
-            require(span.token_ids[t] >= 0 && span.token_ids[t] < config_.vocab_size, "there is no such token id");
-        num_tokens_ += span.num_tokens;
-        if (span.samples) sampled_rows_.push_back(num_tokens_ - 1);
-        most_positions = std::max(most_positions, end);
-        spans_.push_back(span);
-    }
+void Runner::place(const sw_batch& batch) {
+    rows_.place(batch, slots_, kernels_.prompt_matmul != nullptr, max_num_tokens_, config_.vocab_size);
+    num_tokens_ = rows_.counts().total();
     int group = config_.num_heads / config_.num_kv_heads;
-    scratch_per_thread_ = round_up(attention_scratch(TOKEN_TILE, group, config_.head_dim, most_positions), 16);
+    int64_t floats = attention_scratch(TOKEN_TILE, group, config_.head_dim, rows_.most_positions());
+    scratch_per_thread_ = round_up(floats, 16);
     ensure(attention_scratch_, scratch_per_thread_ * team_.size() * 4);
 }
 
 // Embeddings, and the angles of each token's position.
 void Runner::embed() {
     int half = config_.head_dim / 2;
-    for_rows(team_, (int)spans_.size(), [&](int, int i) {
-        const Span& span = spans_[i];
+    for_rows(team_, (int)rows_.spans().size(), [&](int, int i) {
+        const Span& span = rows_.spans()[i];
         for (int32_t t = 0; t < span.num_tokens; ++t) {
             int64_t row = span.first_row + t;
             model_.embedding.row(span.token_ids[t], hidden_.as<float>() + row * hidden_stride_);
@@ -136,28 +117,30 @@ void Runner::embed() {
 void Runner::run_layer(int index) {
     const Layer& layer = model_.layers[index];
     Needs needs;
-    for (const PackedMatrix* matrix : {&layer.q, &layer.k, &layer.v}) needs.add(*matrix);
-    normalise(layer.attention_norm, needs, num_tokens_, hidden_.as<float>());
+    for (const PackedMatrix* matrix : {&layer.q, &layer.k, &layer.v}) needs.add(kernels_, *matrix);
+    normalise(layer.attention_norm, needs);
     profile_.end(NORMS);
     attention(index);
     if (layer.is_moe) routed_mlp(layer);
     else gated_mlp(layer);
 }
 
-// Rows of x [T, hidden_stride] → normed_ [T, E], and the forms of it that are needed.
-void Runner::normalise(const Vector& weight, const Needs& needs, int num_rows, const float* x) {
+// All rows of the hidden state [T, hidden_stride] → normed_ [T, E], and the forms of it that are needed.
+void Runner::normalise(const Vector& weight, const Needs& needs) {
+    for_rows(team_, num_tokens_, [&](int, int row) { normalise_row(weight, needs.of(row, rows_.counts()), row, row); });
+}
+
+void Runner::normalise_row(const Vector& weight, const Form& form, int64_t from, int64_t row) {
     int32_t size = config_.hidden_size;
-    for_rows(team_, num_rows, [&](int, int row) {
-        float* normed = normed_.as<float>() + (int64_t)row * size;
-        kernels_.rms_norm(x + row * hidden_stride_, weight.get(), config_.rms_norm_eps, size, normed);
-        forms_.fill(kernels_, needs, normed, size, row);
-    });
+    float* normed = normed_.as<float>() + row * size;
+    kernels_.rms_norm(hidden_.as<float>() + from * hidden_stride_, weight.get(), config_.rms_norm_eps, size, normed);
+    forms_.fill(kernels_, form, normed, size, row);
 }
 
 void Runner::attention(int index) {
     const Layer& layer = model_.layers[index];
     Activations normed = forms_.view(normed_.as<float>(), config_.hidden_size);
-    multiply(team_, kernels_, normed, num_tokens_,
+    multiply(team_, kernels_, normed, rows_.counts(),
              {{&layer.q, q_.as<float>(), query_stride_},
               {&layer.k, k_.as<float>(), key_stride_},
               {&layer.v, v_.as<float>(), key_stride_}});
@@ -165,24 +148,25 @@ void Runner::attention(int index) {
     write_chunks(index);
     profile_.end(ROTATION);
     Needs needs;
-    needs.add(layer.o);
+    needs.add(kernels_, layer.o);
     int num_tiles = 0, kv_heads = config_.num_kv_heads;
-    for (const Span& span : spans_) num_tiles += span.num_tiles();
+    for (const Span& span : rows_.spans()) num_tiles += span.num_tiles();
     team_.run(num_tiles * kv_heads, 1, [&](int thread, int item, int) {
         int tile = item / kv_heads, kv_head = item % kv_heads;
-        const Span* span = spans_.data();
+        const Span* span = rows_.spans().data();
         for (; tile >= span->num_tiles(); ++span) tile -= span->num_tiles();
-        if (span->num_tokens == 1) rotate_and_write(index, *span, 0, kv_head);
+        if (span->is_written_late()) rotate_and_write(index, *span, 0, kv_head);
         attend(index, *span, kv_head, tile, thread, needs);
     });
     profile_.end(ATTENTION);
     int32_t columns = config_.num_heads * config_.head_dim;
     if (!attends_whole_groups())
         for_rows(team_, num_tokens_, [&](int, int row) {
-            forms_.fill(kernels_, needs, attended_.as<float>() + (int64_t)row * columns, columns, row);
+            const float* attended = attended_.as<float>() + (int64_t)row * columns;
+            forms_.fill(kernels_, needs.of(row, rows_.counts()), attended, columns, row);
         });
     profile_.end(NORMS);
-    multiply(team_, kernels_, forms_.view(attended_.as<float>(), columns), num_tokens_,
+    multiply(team_, kernels_, forms_.view(attended_.as<float>(), columns), rows_.counts(),
              {{&layer.o, hidden_.as<float>(), hidden_stride_}}, true);
     profile_.end(OUTPUT);
 }
@@ -190,8 +174,8 @@ void Runner::attention(int index) {
 // Keys and values of all tokens that others of the step will read. The only token of a span is left to the thread that
 // attends for it: what it writes is then already in that thread's cache.
 void Runner::write_chunks(int layer) {
-    for (const Span& span : spans_)
-        if (span.num_tokens > 1)
+    for (const Span& span : rows_.spans())
+        if (!span.is_written_late())
             for_rows(team_, span.num_tokens, [&](int, int token) {
                 for (int h = 0; h < config_.num_kv_heads; ++h) rotate_and_write(layer, span, token, h);
             });
@@ -249,24 +233,24 @@ void Runner::attend(int layer, const Span& span, int kv_head, int tile, int thre
     if (!attends_whole_groups()) return;
     int32_t width = group * c.head_dim;
     for (int t = 0; t < num_tokens; ++t)
-        forms_.fill_part(kernels_, needs, work.out + t * work.out_stride, (int32_t)work.out_stride, row + t,
-                         kv_head * width, width);
+        forms_.fill_part(kernels_, needs.of(row, rows_.counts()), work.out + t * work.out_stride,
+                         (int32_t)work.out_stride, row + t, kv_head * width, width);
 }
 
 void Runner::gated_mlp(const Layer& layer) {
     const GatedMLP& mlp = layer.mlp;
     Needs needs;
-    needs.add(mlp.gate);
-    needs.add(mlp.up);
-    normalise(layer.mlp_norm, needs, num_tokens_, hidden_.as<float>());
+    needs.add(kernels_, mlp.gate);
+    needs.add(kernels_, mlp.up);
+    normalise(layer.mlp_norm, needs);
     profile_.end(NORMS);
     int32_t size = config_.intermediate_size;
-    Rows rows{forms_.view(normed_.as<float>(), config_.hidden_size), nullptr, 0, num_tokens_};
+    Rows rows{forms_.view(normed_.as<float>(), config_.hidden_size), nullptr, 0, rows_.counts()};
     team_.run((size + GROUP - 1) / GROUP, groups_at_once(num_tokens_), [&](int thread, int first, int end) {
         gate_and_up(mlp, rows, size, first * GROUP, std::min(end * GROUP, size), thread);
     });
     profile_.end(GATE_UP);
-    multiply(team_, kernels_, inner_forms_.view(inner_.as<float>(), size), num_tokens_,
+    multiply(team_, kernels_, inner_forms_.view(inner_.as<float>(), size), rows_.counts(),
              {{&mlp.down, hidden_.as<float>(), hidden_stride_}}, true);
     profile_.end(DOWN);
 }
@@ -278,54 +262,57 @@ int Runner::groups_at_once(int num_rows) { return num_rows <= FEW_ROWS ? GROUPS_
 // Columns first … end - 1 of the inner activations [., size] of some rows, in the forms that the last matrix needs: what
 // comes out of the first two matrices is used while it is in the nearest cache.
 void Runner::gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, int32_t first, int32_t end, int thread) {
-    int32_t count = end - first;
+    int32_t count = end - first, num_rows = rows.counts.total();
     int panels = (count + PANEL - 1) / PANEL;
     int64_t stride = round_up(count, PANEL);
-    float *gate = inner_scratch_.as<float>() + thread * inner_scratch_per_thread_, *up = gate + rows.count * stride;
-    kernels_.matmul(mlp.gate.get(), rows.x, rows.ids, rows.count, first / PANEL, panels, gate - first, stride, false);
-    kernels_.matmul(mlp.up.get(), rows.x, rows.ids, rows.count, first / PANEL, panels, up - first, stride, false);
+    float *gate = inner_scratch_.as<float>() + thread * inner_scratch_per_thread_, *up = gate + num_rows * stride;
+    auto multiply_by = [&](const PackedMatrix& matrix, float* out) {
+        if (rows.ids) kernels_.matmul(matrix.get(), rows.x, rows.ids, num_rows, first / PANEL, panels, out, stride, false);
+        else multiply_panels(kernels_, matrix.get(), rows.x, rows.counts, first / PANEL, panels, out, stride, false);
+    };
+    multiply_by(mlp.gate, gate - first);
+    multiply_by(mlp.up, up - first);
     Needs needs;
-    needs.add(mlp.down);
-    for (int64_t i = 0; i < rows.count; ++i) {
+    needs.add(kernels_, mlp.down);
+    for (int64_t i = 0; i < num_rows; ++i) {
+        const Form& form = needs.of(i, rows.counts);
         int64_t row = rows.first + i;
-        float* inner = needs.f32 ? inner_.as<float>() + row * size + first : gate + i * stride;
+        float* inner = form.f32 ? inner_.as<float>() + row * size + first : gate + i * stride;
         kernels_.silu_mul(gate + i * stride, up + i * stride, count, inner);
-        inner_forms_.fill_part(kernels_, needs, inner, size, row, first, count);
+        inner_forms_.fill_part(kernels_, form, inner, size, row, first, count);
     }
 }
 
 void Runner::compute_logits() {
+    const std::vector<SampledRow>& sampled = rows_.sampled();
+    const RowCounts rows{(int)sampled.size(), 0};  // of either kind: what they give is to be the same
     Needs needs;
-    needs.add(model_.head());
-    int64_t rows = (int64_t)sampled_rows_.size();
-    ensure(logits_, rows * vocab_stride_ * 4);
-    // The rows that sample move to the front; each is at or behind the place where it goes.
-    for (int64_t i = 0; i < rows; ++i)
-        memmove(hidden_.as<float>() + i * hidden_stride_, hidden_.as<float>() + sampled_rows_[i] * hidden_stride_,
-                config_.hidden_size * 4);
-    normalise(model_.final_norm, needs, (int)rows, hidden_.as<float>());
-    multiply(team_, kernels_, forms_.view(normed_.as<float>(), config_.hidden_size), (int)rows,
+    needs.add(kernels_, model_.head());
+    ensure(logits_, rows.total() * vocab_stride_ * 4);
+    for_rows(team_, rows.total(), [&](int, int i) {
+        normalise_row(model_.final_norm, needs.generated, sampled[i].row, i);
+    });
+    multiply(team_, kernels_, forms_.view(normed_.as<float>(), config_.hidden_size), rows,
              {{&model_.head(), logits_.as<float>(), vocab_stride_}});
 }
 
 void Runner::sample(const sw_batch& batch, sw_result* results) {
-    std::vector<int32_t> chunks;
     for (int32_t i = 0; i < batch.num_chunks; ++i) {
         results[i].token_id = -1;
         results[i].error = SW_OK;
         results[i].num_top = 0;
-        if (spans_[i].samples) chunks.push_back(i);
     }
-    team_.run((int)chunks.size(), 1, [&](int thread, int i, int) {
+    team_.run((int)rows_.sampled().size(), 1, [&](int thread, int i, int) {
+        const SampledRow& sampled = rows_.sampled()[i];
         const float* logits = logits_.as<float>() + i * vocab_stride_;
-        sample_row(spans_[chunks[i]], logits, weights_.as<float>() + thread * vocab_stride_, results[chunks[i]]);
+        sample_row(*sampled.slot, logits, weights_.as<float>() + thread * vocab_stride_, results[sampled.chunk]);
     });
 }
 
-void Runner::sample_row(Span& span, const float* logits, float* weights, sw_result& result) const {
-    const sw_sampling& s = span.slot->sampling;
-    const TokenCounts& counts = span.slot->counts;
-    bool suppresses = span.slot->num_tokens - span.slot->num_prompt_tokens < s.min_tokens;
+void Runner::sample_row(Slot& slot, const float* logits, float* weights, sw_result& result) const {
+    const sw_sampling& s = slot.sampling;
+    const TokenCounts& counts = slot.counts;
+    bool suppresses = slot.num_tokens - slot.num_prompt_tokens < s.min_tokens;
     SamplingWork work{};
     work.logits = logits;
     work.weights = weights;
@@ -339,9 +326,9 @@ void Runner::sample_row(Span& span, const float* logits, float* weights, sw_resu
     work.top_k = s.top_k;
     work.num_logprobs = s.num_logprobs;
     work.seed = s.seed;
-    work.position = (uint64_t)span.slot->num_tokens;
-    work.suppressed = span.slot->suppressed.data();
-    work.num_suppressed = suppresses ? (int32_t)span.slot->suppressed.size() : 0;
+    work.position = (uint64_t)slot.num_tokens;
+    work.suppressed = slot.suppressed.data();
+    work.num_suppressed = suppresses ? (int32_t)slot.suppressed.size() : 0;
     work.seen = counts.token_ids().data();
     work.num_output = counts.num_output().data();
     work.num_seen = (int32_t)counts.token_ids().size();
@@ -353,7 +340,7 @@ void Runner::sample_row(Span& span, const float* logits, float* weights, sw_resu
     result.error = sampled.error;
     result.logprob = sampled.logprob;
     result.num_top = sampled.num_top;
-    span.slot->last_token_id = result.token_id;
+    slot.last_token_id = result.token_id;
 }
 
 }  // namespace slotwise

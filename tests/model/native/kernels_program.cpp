@@ -21,8 +21,8 @@ SW_API int sw_test_attend(const char* isa, const AttentionWork* work);
 SW_API int64_t sw_test_attention_scratch(int num_tokens, int group_heads, int head_dim, int num_positions);
 SW_API int64_t sw_test_kv_part_bytes(int type, int head_dim);
 SW_API int sw_test_matmul(const char* isa, int encoding, int32_t n, int32_t k, const void* weights, const float* bias,
-                          const float* x, int rows, const int32_t* row_ids, int m, int first_panel, int num_panels,
-                          float* out, int64_t stride, int adds);
+                          const float* x, int rows, int num_generated, const int32_t* row_ids, int m, int first_panel,
+                          int num_panels, float* out, int64_t stride, int adds);
 SW_API int sw_test_sample(const char* isa, const SamplingWork* work, Sampled* result);
 
 namespace {
@@ -51,12 +51,12 @@ struct Product {
     }
     int stride() const { return (rows + PANEL - 1) / PANEL * PANEL; }
 
-    // Rows from `first` on of x, added to what is there: 0.5.
-    Floats compute(const char* isa, const Floats& x, int first = 0) const {
+    // Rows from `first` on of x, all of one kind, added to what is there: 0.5.
+    Floats compute(const char* isa, const Floats& x, int first = 0, bool are_prompts = false) const {
         const int count = static_cast<int>(x.size()) / columns - first;
         Floats out(count * stride(), 0.5f);
-        sw_test_matmul(isa, encoding, rows, columns, weights.data(), bias.data(), &x[first * columns], count, nullptr,
-                       count, 0, stride() / PANEL, out.data(), stride(), 1);
+        sw_test_matmul(isa, encoding, rows, columns, weights.data(), bias.data(), &x[first * columns], count,
+                       are_prompts ? 0 : count, nullptr, count, 0, stride() / PANEL, out.data(), stride(), 1);
         return out;
     }
     bool is_near(const Floats& a, const Floats& b, const Floats& x) const {
@@ -86,9 +86,13 @@ void try_product(const char* isa, const Product& product, int count, Tally& tall
     const bool is_exact = product.encoding >= SW_Q8;
     tally.check(is_exact ? same_bits(ours, expected) : product.is_near(ours, expected, x), "matmul %s %d x %d, %d rows",
                 ENCODING_NAMES[product.encoding], product.rows, product.columns, count);
-    const Floats last = product.compute(isa, x, count - 1);
-    tally.check(std::equal(last.begin(), last.end(), ours.end() - product.stride()), "matmul %s %d x %d: row %d alone",
-                ENCODING_NAMES[product.encoding], product.rows, product.columns, count - 1);
+    for (bool are_prompts : {false, true}) {
+        const Floats whole = product.compute(isa, x, 0, are_prompts);
+        const Floats last = product.compute(isa, x, count - 1, are_prompts);
+        tally.check(std::equal(last.begin(), last.end(), whole.end() - product.stride()),
+                    "matmul %s %d x %d: row %d alone%s", ENCODING_NAMES[product.encoding], product.rows,
+                    product.columns, count - 1, are_prompts ? ", of a prompt" : "");
+    }
 }
 
 // Every code and every activation at its end: sums of pairs would not fit 16 bits.

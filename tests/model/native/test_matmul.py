@@ -59,13 +59,15 @@ def matmul(
     *,
     bias: Floats | None = None,
     row_ids: list[int] | None = None,
+    num_prompt_rows: int = 0,
     panels: range | None = None,
     adds_to: Floats | None = None,
 ) -> Floats:
-    """x [M, K] → [M, N]; what lies beside the panels that are asked for must stay as it was."""
+    """x [M, K] → [M, N], the last `num_prompt_rows` of them as rows of prompts; what lies beside the panels that are
+    asked for must stay as it was."""
     function = library().sw_test_matmul
-    function.argtypes = (c_char_p, c_int, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_int, c_void_p, c_int, c_int,
-                         c_int, c_void_p, c_int64, c_int)  # fmt: skip
+    function.argtypes = (c_char_p, c_int, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_int, c_int, c_void_p, c_int,
+                         c_int, c_int, c_void_p, c_int64, c_int)  # fmt: skip
     num_panels = -(-weights.rows // PANEL)
     panels = panels if panels is not None else range(num_panels)
     ids = None if row_ids is None else np.array(row_ids, np.int32)
@@ -78,8 +80,8 @@ def matmul(
         address = lambda array: None if array is None else array.ctypes.data  # noqa: E731
         assert not function(
             isa.encode(), weights.encoding, weights.rows, weights.columns, address(weights.data), address(bias),
-            address(x), len(x), address(ids), num_rows, panels.start, len(panels), address(out), out.shape[1],
-            adds_to is not None)  # fmt: skip
+            address(x), len(x), len(x) - num_prompt_rows, address(ids), num_rows, panels.start, len(panels), address(out),
+            out.shape[1], adds_to is not None)  # fmt: skip
     columns = slice(panels.start * PANEL, panels.stop * PANEL)
     assert (np.delete(out, np.r_[columns], 1) == np.delete(before, np.r_[columns], 1)).all()
     return out[:, columns][:, : weights.rows - panels.start * PANEL].copy()
@@ -210,15 +212,74 @@ def test_the_largest_codes_do_not_overflow(isa, encoding):
     assert (matmul(isa, weights, -x) == -np.float32(columns * 127 * code)).all()
 
 
+def rounded(values: Floats) -> NDArray[np.float64]:
+    """To the nearest bfloat16, ties away from zero."""
+    bits = values.astype(np.float32).view(np.uint32) + np.uint32(0x8000)
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+
+
+PROMPT_SETS = [name for name in SETS if name == "amx"]  # with a product of its own for rows of prompts
+WITH_PROMPTS = [encoding for encoding in Encoding if encoding != Encoding.F32]
+
+
+@pytest.mark.parametrize("isa", PROMPT_SETS)
+@pytest.mark.parametrize("encoding", WITH_PROMPTS)
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("num_rows", [1, 5, 16, 17, 32, 33, 70])
+def test_rows_of_prompts_are_products_of_bfloat16(isa, encoding, rows, columns, num_rows):
+    weights, x = Weights.random(encoding, rows, columns), rows_of(num_rows, columns)
+
+    ours = matmul(isa, weights, x, num_prompt_rows=num_rows)
+
+    inputs, stored = seen(Encoding.BF16, x), rounded(weights.values)
+    assert (np.abs(ours - inputs @ stored.T) <= 1e-5 * (np.abs(inputs) @ np.abs(stored).T) + FLUSHED).all()
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("columns", [128, 800])
+def test_neither_kind_of_row_depends_on_the_other(isa, encoding, columns):
+    weights, x = Weights.random(encoding, 136, columns), rows_of(40, columns)
+    generated, prompts = matmul(isa, weights, x), matmul(isa, weights, x, num_prompt_rows=40)
+    assert same_bits(generated, prompts) == (isa not in PROMPT_SETS or encoding not in WITH_PROMPTS)
+
+    for num_rows, num_prompt_rows in ((1, 1), (2, 1), (15, 15), (16, 3), (17, 17), (31, 30), (33, 32), (40, 20)):
+        first, border = 40 - num_rows, 40 - num_prompt_rows
+        ours = matmul(isa, weights, x[first:], num_prompt_rows=num_prompt_rows)
+        assert same_bits(ours[: border - first], generated[first:border]), (num_rows, num_prompt_rows)
+        assert same_bits(ours[border - first :], prompts[border:]), (num_rows, num_prompt_rows)
+    for panels in (range(1), range(2, 5), range(3, 9), range(8, 9)):
+        ours = matmul(isa, weights, x, panels=panels, num_prompt_rows=40)
+        assert same_bits(ours, prompts[:, panels.start * PANEL : panels.stop * PANEL].copy()), panels
+
+
+@pytest.mark.parametrize("isa", PROMPT_SETS)
+@pytest.mark.parametrize("encoding", WITH_PROMPTS)
+@pytest.mark.parametrize("columns", [96, 800])
+def test_a_bias_and_what_is_there_are_added_to_rows_of_prompts(isa, encoding, columns):
+    weights, x = Weights.random(encoding, 40, columns), rows_of(21, columns)
+    rng = np.random.default_rng(5)
+    bias, before = rng.standard_normal(40).astype(np.float32), rng.standard_normal((21, 40)).astype(np.float32)
+    size = np.abs(seen(Encoding.BF16, x)) @ np.abs(weights.values).T + np.abs(before) + np.abs(bias)
+
+    plain = matmul(isa, weights, x, num_prompt_rows=21)
+    ours = matmul(isa, weights, x, bias=bias, num_prompt_rows=21)
+    added = matmul(isa, weights, x, bias=bias, adds_to=before, num_prompt_rows=21)
+
+    assert (np.abs(ours - plain - bias) <= 1e-5 * size).all()
+    assert (np.abs(added - plain - bias - before) <= 1e-5 * size).all()
+
+
 @pytest.mark.parametrize("isa", SETS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("encoding", list(Encoding))
-def test_a_row_that_is_no_number_stays_one_and_alone(isa, bad, encoding):
+@pytest.mark.parametrize("num_prompt_rows", [0, 9])
+def test_a_row_that_is_no_number_stays_one_and_alone(isa, bad, encoding, num_prompt_rows):
     weights, x = Weights.random(encoding, 48, 64), rows_of(9, 64)
-    whole = matmul(isa, weights, x)
+    whole = matmul(isa, weights, x, num_prompt_rows=num_prompt_rows)
     x[4, 3] = bad
 
-    ours = matmul(isa, weights, x)
+    ours = matmul(isa, weights, x, num_prompt_rows=num_prompt_rows)
 
     assert not np.isfinite(ours[4]).any()
     assert same_bits(np.delete(ours, 4, 0), np.delete(whole, 4, 0))
