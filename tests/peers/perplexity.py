@@ -2,7 +2,8 @@
 
 The text is Python's own language reference as `pydoc_data.topics` has it: 20,000 tokens of it in windows of 512, each
 read from an empty slot, 32 windows at once, a token of each in a step. So every product, every cache line and every
-position is what a busy server computes. `--against torch` steps the float32 reference through the same tokens.
+position is what a busy server computes. Prompts and answers may be computed in different ways, so every token is read
+as either, which `--as` says. `--against torch` steps the float32 reference through the same tokens.
 """
 
 import math
@@ -89,14 +90,14 @@ def windows_of(token_ids: Sequence[int], num_tokens: int) -> list[Sequence[int]]
     return [token_ids[number * WINDOW : (number + 1) * WINDOW] for number in range(count)]
 
 
-def logits_of(runner: LogitsRunner, windows: Sequence[Sequence[int]]) -> Iterator[Floats]:
+def logits_of(runner: LogitsRunner, windows: Sequence[Sequence[int]], num_prompt_tokens: int) -> Iterator[Floats]:
     """[S, V] behind each token but the first and the last of these windows, token by token."""
     slots = range(len(windows))
     blocks = blocks_of(runner.info, len(windows))
     sampling = SamplingParams(temperature=0.0)
     runner.run(
         Batch(
-            opened=tuple(OpenedSlot(slot, 0, WINDOW, sampling) for slot in slots),
+            opened=tuple(OpenedSlot(slot, 0, num_prompt_tokens, sampling) for slot in slots),
             grown=tuple(GrownSlot(slot, blocks[slot]) for slot in slots),
             chunks=tuple(Chunk(slot, (windows[slot][0],), samples=False) for slot in slots),
         )
@@ -117,12 +118,14 @@ def as_array(logits: object) -> Floats:
     return np.asarray(logits, dtype=np.float32)
 
 
-def score(runner: LogitsRunner, reference: LogitsRunner | None, windows: Sequence[Sequence[int]]) -> Score:
+def score(
+    runner: LogitsRunner, reference: LogitsRunner | None, windows: Sequence[Sequence[int]], num_prompt_tokens: int
+) -> Score:
     total = Score()
     for first in range(0, len(windows), SLOTS):
         together = windows[first : first + SLOTS]
-        expected = logits_of(reference, together) if reference else None
-        for position, logits in enumerate(logits_of(runner, together), start=2):
+        expected = logits_of(reference, together, num_prompt_tokens) if reference else None
+        for position, logits in enumerate(logits_of(runner, together, num_prompt_tokens), start=2):
             total.add(logits, [window[position] for window in together], next(expected) if expected else None)
             if position % PROGRESS == 0:
                 show(f"windows {first + 1} to {first + len(together)} of {len(windows)}: {position} of {WINDOW} tokens")
@@ -149,15 +152,17 @@ def main() -> None:
     parser = Parser(prog="python -m tests.peers.perplexity", description=__doc__)
     parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="at least so many, in windows of 512")
     parser.add_argument("--against", choices=["torch"], help="also compare with this, in float32")
+    parser.add_argument("--as", choices=["answers", "prompts"], default="answers", help="which its tokens are taken for")
     add_options(parser, ServeSettings)
     arguments, unknown = parser.parse_known_args()
-    given = {name: value for name, value in vars(arguments).items() if name not in ("tokens", "against")}
+    given = {name: value for name, value in vars(arguments).items() if name not in ("tokens", "against", "as")}
     options = read_settings(parser, ServeSettings, given, unknown).load_options()
     loaded = load(options)
     text = "\n\n".join(topics[name] for name in sorted(topics))
     windows = windows_of(loaded.tokenizer.encode(text, add_special_tokens=False), arguments.tokens)
     reference = load_runner(float32_reference(options)) if arguments.against else None
-    total = score(cast(LogitsRunner, loaded.runner), reference, windows)
+    num_prompt_tokens = WINDOW if vars(arguments)["as"] == "prompts" else 1
+    total = score(cast(LogitsRunner, loaded.runner), reference, windows, num_prompt_tokens)
     show(f"{loaded.name}: {loaded.runner.info}")
     sys.stdout.write("\n".join(total.lines()) + "\n")
 
