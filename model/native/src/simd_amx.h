@@ -67,18 +67,21 @@ SW_INLINE void take_group(const int32_t* dots, const uint8_t* scales, const Acti
 }
 
 // R rows from `row`, which begins a tile, by one panel. `bytes`: the panel's codes; `stride`: from one group's to the
-// next.
+// next. `ahead`: bytes from here to what is to be fetched meanwhile.
 template <Encoding E, int R>
-static void tile_by_panel(const Product& product, int64_t row, int panel, const uint8_t* bytes, int64_t stride) {
+static void tile_by_panel(const Product& product, int64_t row, int panel, const uint8_t* bytes, int64_t stride,
+                          int64_t ahead) {
     alignas(64) int32_t dots[2][TILE_ROWS * PANEL];
     const Activations& x = product.x;
-    const uint8_t* scales = product.matrix.panels + panel * product.matrix.panel_bytes + code_bytes(E);
+    const uint8_t* packed = product.matrix.panels + panel * product.matrix.panel_bytes;
+    const uint8_t* scales = packed + code_bytes(E);
     const int8_t* q = x.q + row * x.columns;
     int groups = x.columns / GROUP;
     int64_t place = group_place(row, groups);
     V sums[R] = {};
     dots_by_tile<0>(q, x.columns, bytes, dots[0]);
     for (int g = 0; g < groups; g += 2) {
+        for (int i = 0; i < 2 * group_bytes(E); i += 64) __builtin_prefetch(packed + ahead + g * group_bytes(E) + i, 0, 2);
         if (g + 1 < groups) dots_by_tile<1>(q + (g + 1) * GROUP, x.columns, bytes + (g + 1) * stride, dots[1]);
         take_group<E, R>(dots[0], scales + g * group_bytes(E), x, place + g * ROW_TILE, sums);
         if (g + 2 < groups) dots_by_tile<0>(q + (g + 2) * GROUP, x.columns, bytes + (g + 2) * stride, dots[0]);
@@ -90,21 +93,21 @@ static void tile_by_panel(const Product& product, int64_t row, int panel, const 
 
 template <Encoding E>
 static void some_rows_by_panel(const Product& product, int row, int rows, int panel, const uint8_t* bytes,
-                               int64_t stride) {
+                               int64_t stride, int64_t ahead) {
     switch (rows) {
-        case 5: return tile_by_panel<E, 5>(product, row, panel, bytes, stride);
-        case 6: return tile_by_panel<E, 6>(product, row, panel, bytes, stride);
-        case 7: return tile_by_panel<E, 7>(product, row, panel, bytes, stride);
-        case 8: return tile_by_panel<E, 8>(product, row, panel, bytes, stride);
-        case 9: return tile_by_panel<E, 9>(product, row, panel, bytes, stride);
-        case 10: return tile_by_panel<E, 10>(product, row, panel, bytes, stride);
-        case 11: return tile_by_panel<E, 11>(product, row, panel, bytes, stride);
-        case 12: return tile_by_panel<E, 12>(product, row, panel, bytes, stride);
-        case 13: return tile_by_panel<E, 13>(product, row, panel, bytes, stride);
-        case 14: return tile_by_panel<E, 14>(product, row, panel, bytes, stride);
-        case 15: return tile_by_panel<E, 15>(product, row, panel, bytes, stride);
+        case 5: return tile_by_panel<E, 5>(product, row, panel, bytes, stride, ahead);
+        case 6: return tile_by_panel<E, 6>(product, row, panel, bytes, stride, ahead);
+        case 7: return tile_by_panel<E, 7>(product, row, panel, bytes, stride, ahead);
+        case 8: return tile_by_panel<E, 8>(product, row, panel, bytes, stride, ahead);
+        case 9: return tile_by_panel<E, 9>(product, row, panel, bytes, stride, ahead);
+        case 10: return tile_by_panel<E, 10>(product, row, panel, bytes, stride, ahead);
+        case 11: return tile_by_panel<E, 11>(product, row, panel, bytes, stride, ahead);
+        case 12: return tile_by_panel<E, 12>(product, row, panel, bytes, stride, ahead);
+        case 13: return tile_by_panel<E, 13>(product, row, panel, bytes, stride, ahead);
+        case 14: return tile_by_panel<E, 14>(product, row, panel, bytes, stride, ahead);
+        case 15: return tile_by_panel<E, 15>(product, row, panel, bytes, stride, ahead);
     }
-    return tile_by_panel<E, 16>(product, row, panel, bytes, stride);
+    return tile_by_panel<E, 16>(product, row, panel, bytes, stride, ahead);
 }
 
 template <Encoding E>
@@ -117,7 +120,7 @@ static void rows_by_tiles(const Product& product, int row, int num_rows, int row
         if (is_nibbles(E)) unpack_panel<E>(codes, product.matrix.columns / GROUP, unpacked);
         for (int r = 0; r < num_rows; r += rows_of_tile)
             some_rows_by_panel<E>(product, row + r, rows_of_tile, panel, is_nibbles(E) ? unpacked : codes,
-                                  is_nibbles(E) ? PANEL * GROUP : group_bytes(E));
+                                  is_nibbles(E) ? PANEL * GROUP : group_bytes(E), r == 0 ? product.matrix.panel_bytes : 0);
     }
     release_tiles();
 }
