@@ -41,10 +41,10 @@ template <int Sums, int A, int B>
 SW_INLINE void multiply_bf16() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
 }
-// Of signed bytes in A and unsigned ones in B.
+// Of signed bytes.
 template <int Sums, int A, int B>
 SW_INLINE void multiply_i8() {
-    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sums), "i"(A), "i"(B));
 }
 
 }  // namespace slotwise::SLOTWISE_ISA

@@ -21,15 +21,25 @@ SW_INLINE void configure_tiles(int rows) {
     configure(config);
 }
 
-// The codes of a panel as bytes [group][8][16][4].
+template <Encoding E>
+SW_INLINE void put_codes(I codes, uint8_t* bytes) {
+    const __m512i offset = _mm512_set1_epi8((char)offset_of(E));
+    _mm512_store_si512(bytes, _mm512_sub_epi8((__m512i)codes, offset));
+}
+
+// The codes of a panel as signed bytes [group][8][16][4]: without the offset that unsigned ones need.
 template <Encoding E>
 SW_INLINE void unpack_panel(const uint8_t* panel, int groups, uint8_t* bytes) {
     for (int g = 0; g < groups; ++g, panel += group_bytes(E), bytes += PANEL * GROUP)
-        for (int i = 0; i < WORDS / 2; ++i) {
-            I pair = load_bytes(panel + i * STEP);
-            I low = pair & all_int(0x0f0f0f0f), high = (I)((U)pair >> 4) & all_int(0x0f0f0f0f);
-            memcpy(bytes + i * STEP, &low, STEP);
-            memcpy(bytes + (i + WORDS / 2) * STEP, &high, STEP);
+#pragma GCC unroll 8
+        for (int i = 0; i < (is_nibbles(E) ? WORDS / 2 : WORDS); ++i) {
+            const I codes = load_bytes(panel + i * STEP);
+            if constexpr (is_nibbles(E)) {
+                put_codes<E>(codes & all_int(0x0f0f0f0f), bytes + i * STEP);
+                put_codes<E>((I)((U)codes >> 4) & all_int(0x0f0f0f0f), bytes + (i + WORDS / 2) * STEP);
+            } else {
+                put_codes<E>(codes, bytes + i * STEP);
+            }
         }
 }
 
@@ -58,19 +68,16 @@ template <Encoding E, int R>
 SW_INLINE void take_group(const int32_t* dots, const uint8_t* scales, const Activations& x, int64_t place, V (&sums)[R]) {
     V scale = load_f16(scales), minimum = E == Encoding::Q4_1 ? load_f16(scales + 2 * PANEL) : V{};
     const float *row_scale = x.scale + place, *row_shift = x.shift + place;
-    const int32_t* row_sum = x.sum + place;
     unrolled<R>([&](int r) __attribute__((always_inline)) {
-        I dot = load_int(dots + r * PANEL);
-        if (offset_of(E)) dot -= all_int(offset_of(E) * row_sum[r]);
-        sums[r] = take<E>(sums[r], dot, scale, minimum, row_scale[r], row_shift[r]);
+        sums[r] = take<E>(sums[r], load_int(dots + r * PANEL), scale, minimum, row_scale[r], row_shift[r]);
     });
 }
 
-// R rows from `row`, which begins a tile, by one panel. `bytes`: the panel's codes; `stride`: from one group's to the
-// next. `ahead`: bytes from here to what is to be fetched meanwhile.
+// R rows from `row`, which begins a tile, by one panel, whose codes are `bytes`. `ahead`: bytes from the panel to what is
+// to be fetched meanwhile.
 template <Encoding E, int R>
-static void tile_by_panel(const Product& product, int64_t row, int panel, const uint8_t* bytes, int64_t stride,
-                          int64_t ahead) {
+static void tile_by_panel(const Product& product, int64_t row, int panel, const uint8_t* bytes, int64_t ahead) {
+    constexpr int64_t stride = PANEL * GROUP;
     alignas(64) int32_t dots[2][TILE_ROWS * PANEL];
     const Activations& x = product.x;
     const uint8_t* packed = product.matrix.panels + panel * product.matrix.panel_bytes;
@@ -93,34 +100,34 @@ static void tile_by_panel(const Product& product, int64_t row, int panel, const 
 
 template <Encoding E>
 static void some_rows_by_panel(const Product& product, int row, int rows, int panel, const uint8_t* bytes,
-                               int64_t stride, int64_t ahead) {
+                               int64_t ahead) {
     switch (rows) {
-        case 5: return tile_by_panel<E, 5>(product, row, panel, bytes, stride, ahead);
-        case 6: return tile_by_panel<E, 6>(product, row, panel, bytes, stride, ahead);
-        case 7: return tile_by_panel<E, 7>(product, row, panel, bytes, stride, ahead);
-        case 8: return tile_by_panel<E, 8>(product, row, panel, bytes, stride, ahead);
-        case 9: return tile_by_panel<E, 9>(product, row, panel, bytes, stride, ahead);
-        case 10: return tile_by_panel<E, 10>(product, row, panel, bytes, stride, ahead);
-        case 11: return tile_by_panel<E, 11>(product, row, panel, bytes, stride, ahead);
-        case 12: return tile_by_panel<E, 12>(product, row, panel, bytes, stride, ahead);
-        case 13: return tile_by_panel<E, 13>(product, row, panel, bytes, stride, ahead);
-        case 14: return tile_by_panel<E, 14>(product, row, panel, bytes, stride, ahead);
-        case 15: return tile_by_panel<E, 15>(product, row, panel, bytes, stride, ahead);
+        case 5: return tile_by_panel<E, 5>(product, row, panel, bytes, ahead);
+        case 6: return tile_by_panel<E, 6>(product, row, panel, bytes, ahead);
+        case 7: return tile_by_panel<E, 7>(product, row, panel, bytes, ahead);
+        case 8: return tile_by_panel<E, 8>(product, row, panel, bytes, ahead);
+        case 9: return tile_by_panel<E, 9>(product, row, panel, bytes, ahead);
+        case 10: return tile_by_panel<E, 10>(product, row, panel, bytes, ahead);
+        case 11: return tile_by_panel<E, 11>(product, row, panel, bytes, ahead);
+        case 12: return tile_by_panel<E, 12>(product, row, panel, bytes, ahead);
+        case 13: return tile_by_panel<E, 13>(product, row, panel, bytes, ahead);
+        case 14: return tile_by_panel<E, 14>(product, row, panel, bytes, ahead);
+        case 15: return tile_by_panel<E, 15>(product, row, panel, bytes, ahead);
     }
-    return tile_by_panel<E, 16>(product, row, panel, bytes, stride, ahead);
+    return tile_by_panel<E, 16>(product, row, panel, bytes, ahead);
 }
 
 template <Encoding E>
 static void rows_by_tiles(const Product& product, int row, int num_rows, int rows_of_tile, int first_panel,
                           int num_panels) {
-    alignas(64) uint8_t unpacked[is_nibbles(E) ? MAX_GROUPS * PANEL * GROUP : 64];
+    alignas(64) uint8_t unpacked[MAX_GROUPS * PANEL * GROUP];
     configure_tiles(rows_of_tile);
     for (int panel = first_panel; panel < first_panel + num_panels; ++panel) {
-        const uint8_t* codes = product.matrix.panels + (int64_t)panel * product.matrix.panel_bytes;
-        if (is_nibbles(E)) unpack_panel<E>(codes, product.matrix.columns / GROUP, unpacked);
+        unpack_panel<E>(product.matrix.panels + panel * product.matrix.panel_bytes, product.matrix.columns / GROUP,
+                        unpacked);
         for (int r = 0; r < num_rows; r += rows_of_tile)
-            some_rows_by_panel<E>(product, row + r, rows_of_tile, panel, is_nibbles(E) ? unpacked : codes,
-                                  is_nibbles(E) ? PANEL * GROUP : group_bytes(E), r == 0 ? product.matrix.panel_bytes : 0);
+            some_rows_by_panel<E>(product, row + r, rows_of_tile, panel, unpacked,
+                                  r == 0 ? product.matrix.panel_bytes : 0);
     }
     release_tiles();
 }
