@@ -64,11 +64,11 @@ constexpr int PANELS_AT_ONCE = 8;  // that a thread takes: what the kernels like
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// work(thread, row) for each row: by the team where there are enough of them, else by the caller.
+// work(thread, row) for each row: by the team where there are enough of them, else by the caller. Waking the others takes
+// longer than a few rows, and rows of a tile have their scales in the same lines of the cache, which then go to and fro.
 template <class F>
 void for_rows(Team& team, int num_rows, const F& work) {
-    constexpr int FEW = 3;  // waking the others takes longer
-    if (num_rows < FEW) {
+    if (num_rows <= ROW_TILE) {
         for (int row = 0; row < num_rows; ++row) work(0, row);
         return;
     }
