@@ -272,13 +272,14 @@ void Runner::gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, in
     };
     multiply_by(mlp.gate, gate - first);
     multiply_by(mlp.up, up - first);
+    kernels_.silu_mul(gate, up, (int)(num_rows * stride), gate);
     Needs needs;
     needs.add(kernels_, mlp.down);
     for (int64_t i = 0; i < num_rows; ++i) {
         const Form& form = needs.of(i, rows.counts);
         int64_t row = rows.first + i;
-        float* inner = form.f32 ? inner_.as<float>() + row * size + first : gate + i * stride;
-        kernels_.silu_mul(gate + i * stride, up + i * stride, count, inner);
+        const float* inner = gate + i * stride;
+        if (form.f32) memcpy(inner_.as<float>() + row * size + first, inner, count * sizeof(float));
         inner_forms_.fill_part(kernels_, form, inner, size, row, first, count);
     }
 }
