@@ -152,7 +152,7 @@ def main() -> None:
     parser = Parser(prog="python -m tests.peers.perplexity", description=__doc__)
     parser.add_argument("--tokens", type=int, default=20_000, metavar="N", help="at least so many, in windows of 512")
     parser.add_argument("--against", choices=["torch"], help="also compare with this, in float32")
-    parser.add_argument("--as", choices=["answers", "prompts"], default="answers", help="which its tokens are taken for")
+    parser.add_argument("--as", choices=["answers", "prompts"], default="answers", help="what the text is taken for")
     add_options(parser, ServeSettings)
     arguments, unknown = parser.parse_known_args()
     given = {name: value for name, value in vars(arguments).items() if name not in ("tokens", "against", "as")}

@@ -63,20 +63,19 @@ def test_as_many_run_at_once_as_there_are_workers(address, runner, concurrency):
 
     measure(address, in_bytes(concurrency=concurrency, num_requests=3 * concurrency))
 
-    assert max(len(batch.chunks) for batch in runner.batches) <= concurrency
-    assert max(slot.slot for batch in runner.batches for slot in batch.opened) < concurrency
+    assert max(len(batch.chunks) for batch in runner.batches) == concurrency
 
 
 def test_a_refusal_shows_the_servers_words(address):
-    with pytest.raises(ExceptionGroup) as raised:
+    with pytest.raises(PeerError) as raised:
         measure(Address(address.host, address.port, "nobody"), in_bytes(num_requests=1))
-    assert raised.group_contains(PeerError, match=r"404 Not Found .*model_not_found")
+    assert raised.match(r"404 Not Found .*model_not_found")
 
 
 def test_an_answer_of_another_length_is_an_error():
-    with saying(chunks(TOKEN, USAGE, DONE, b"")) as address, pytest.raises(ExceptionGroup) as raised:
+    with saying(chunks(TOKEN, USAGE, DONE, b"")) as address, pytest.raises(PeerError) as raised:
         measure(address, in_bytes(concurrency=1, num_requests=1, output_tokens=10))
-    assert raised.group_contains(PeerError, match="asked for 10 tokens, got 9")
+    assert raised.match("asked for 10 tokens, got 9")
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -121,6 +120,11 @@ def test_events_are_found_however_they_are_cut(pieces):
         assert measure(address, in_bytes(concurrency=1, num_requests=1)).wall > 0
 
 
+def test_tokens_that_nobody_can_print_are_counted():
+    with saying(chunks(USAGE, DONE, b"")) as address:
+        assert measure(address, in_bytes(concurrency=1, num_requests=1)).output_tokens_per_second > 0
+
+
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
@@ -128,15 +132,14 @@ def test_events_are_found_however_they_are_cut(pieces):
         (b"", "broke off"),
         (chunks(TOKEN, b""), "no end mark"),
         (chunks(TOKEN, DONE, b""), "without usage"),
-        (chunks(USAGE, DONE, b""), "without text"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not chunked"),
         (b"HTTP/1.1 500 Oh\r\n\r\nno", "500 Oh no"),
     ],
 )
 def test_half_an_answer_is_an_error(answer, problem):
-    with saying(answer) as address, pytest.raises(ExceptionGroup) as raised:
+    with saying(answer) as address, pytest.raises(PeerError) as raised:
         measure(address, in_bytes(concurrency=1, num_requests=1))
-    assert raised.group_contains(PeerError, match=problem)
+    assert raised.match(problem)
 
 
 def test_no_two_prompts_begin_alike():

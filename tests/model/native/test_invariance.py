@@ -31,8 +31,13 @@ WEIGHTS = {
 
 
 def make_driver(config: ModelConfig, weights: str, num_threads: int) -> Driver:
-    options = NativeOptions(num_threads=num_threads, kv_cache_memory=2**23, max_num_batched_tokens=1500, debug_poison=True,
-                            **WEIGHTS[weights])  # type: ignore[arg-type]  # fmt: skip
+    options = NativeOptions(
+        num_threads=num_threads,
+        kv_cache_memory=2**23,
+        max_num_batched_tokens=1500,
+        debug_poison=True,
+        **WEIGHTS[weights],  # type: ignore[arg-type]
+    )
     return Driver(NativeRunner(random_checkpoint(config, 3), options))
 
 

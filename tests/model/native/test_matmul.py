@@ -80,8 +80,8 @@ def matmul(
         address = lambda array: None if array is None else array.ctypes.data  # noqa: E731
         assert not function(
             isa.encode(), weights.encoding, weights.rows, weights.columns, address(weights.data), address(bias),
-            address(x), len(x), len(x) - num_prompt_rows, address(ids), num_rows, panels.start, len(panels), address(out),
-            out.shape[1], adds_to is not None)  # fmt: skip
+            address(x), len(x), len(x) - num_prompt_rows, address(ids), num_rows, panels.start, len(panels),
+            address(out), out.shape[1], adds_to is not None)  # fmt: skip
     columns = slice(panels.start * PANEL, panels.stop * PANEL)
     assert (np.delete(out, np.r_[columns], 1) == np.delete(before, np.r_[columns], 1)).all()
     return out[:, columns][:, : weights.rows - panels.start * PANEL].copy()
