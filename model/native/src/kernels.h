@@ -106,7 +106,7 @@ struct Kernels {
                           int num_panels, float* out, int64_t out_stride, bool adds);
     // out = x / sqrt(mean(x^2) + eps) * weight, for one row of n.
     void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
-    // One row into groups of 32: scale = max|x| / 127, q = round(x / scale) to even. n a multiple of 32.
+    // One row into groups of 32: scale = max|x| / 127, q = round(x * (1 / scale)) to even. n a multiple of 32.
     void (*quantize)(const float* x, int n, int8_t* q, float* scale, int32_t* sum);
     void (*to_bf16)(const float* x, int n, uint16_t* out);  // to nearest, ties to even
     // out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]

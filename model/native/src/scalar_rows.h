@@ -25,12 +25,13 @@ static float largest_magnitude(const float* x, int n) {
     return largest;
 }
 
-// q = x / scale, rounded to even; returns the scale, max|x| / 127. Where that is no normal number, all q are 0: the
+// q = x * (1 / scale), rounded to even; returns the scale, max|x| / 127. Where that is no normal number, all q are 0: the
 // scale of values below 1.5e-36 becomes 0, that of an infinity or a NaN stays, so that whoever uses it sees it.
 static float quantize_values(const float* x, int n, int8_t* q) {
     const float scale = largest_magnitude(x, n) / 127;
     const bool is_normal = std::isnormal(scale);
-    for (int i = 0; i < n; ++i) q[i] = is_normal ? int8_t(std::nearbyint(x[i] / scale)) : int8_t(0);
+    const float inverse = 1 / scale;
+    for (int i = 0; i < n; ++i) q[i] = is_normal ? int8_t(std::nearbyint(x[i] * inverse)) : int8_t(0);
     return scale < FLT_MIN ? 0 : scale;
 }
 

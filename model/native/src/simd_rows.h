@@ -52,14 +52,15 @@ SW_INLINE float largest_magnitude(const float* x, int n) {
     return x_max;
 }
 
-// The scale, which stays as it is where it is no normal number and divides nothing: see scalar_rows.h.
+// The scale, which stays as it is where it is no normal number and is not used: see scalar_rows.h.
 SW_INLINE float quantize_values(const float* x, int n, int8_t* q, I& total) {
     const float scale = largest_magnitude(x, n) / 127;
     const bool is_normal = scale >= FLT_MIN && scale <= FLT_MAX;
+    const V inverse = all(1 / scale);
     total = I{};
     for (int i = 0; i < n; i += W) {
         const int count = lanes_left(i, n);
-        const I rounded = is_normal ? round_to_int(load_some(x + i, count) / all(scale)) : I{};
+        const I rounded = is_normal ? round_to_int(load_some(x + i, count) * inverse) : I{};
         store_i8_some(q + i, rounded, count);
         total += rounded;
     }
