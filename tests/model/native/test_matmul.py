@@ -102,8 +102,8 @@ def quantised(x: Floats) -> NDArray[np.float64]:
     """What 8 bits for each group of 32 leave of x, in the arithmetic of float32 that kernels.h defines."""
     groups = x.reshape(len(x), -1, GROUP)
     scale = np.abs(groups).max(-1, keepdims=True) / np.float32(127)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        codes = np.where(scale > 0, np.rint(groups * (np.float32(1) / scale)), 0)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        codes = np.where(scale >= np.finfo(np.float32).tiny, np.rint(groups * (np.float32(1) / scale)), 0)
     return (codes.astype(np.float64) * scale).reshape(x.shape)
 
 
