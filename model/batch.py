@@ -27,8 +27,8 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class OpenedSlot:
-    """A slot begins: empty, without memory. Tokens from `num_prompt_tokens` on count as output for the penalties,
-    also when they are fed in again after a preemption."""
+    """A slot begins: empty, without memory. Tokens from `num_prompt_tokens` on are output, also when they are fed in
+    again after a preemption: they count for the penalties, and a backend may compute them in another way."""
 
     slot: int
     generation: int

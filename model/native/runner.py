@@ -52,6 +52,7 @@ class NativeRunner:
         self._address = _new_runner(self._library, model, struct, checkpoint)
         weakref.finalize(self, _free, self._library, self._address, model).atexit = False  # the system does it faster
         self._num_logprobs: dict[int, int] = {}  # of the open slots that want any
+        self.num_weight_bytes = model.num_bytes
         self._info = RunnerInfo(
             backend="native",
             device="cpu",
