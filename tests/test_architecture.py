@@ -64,7 +64,7 @@ def is_under(name: str, *packages: str) -> bool:
 
 # Who is meant, and what of this project it may import. The first row that fits a module holds.
 ROOMS = (
-    ("app.bench", ("app.bench",)),
+    ("app.bench", ("app.bench", "app.signals")),
     ("app.engine", ("app.engine", "model.batch")),
     ("app.api", ("app.api", "app.engine", "app.version", "model.batch")),
     ("model", ("model",)),
@@ -76,8 +76,10 @@ LIBRARIES = {
     ("torch",): ("model.torch_backend", "model.formats.minimind"),
     ("ctypes",): ("model.native",),
     ("hatchling", "packaging"): ("model.native.build_hook",),
-    ("numpy", "gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
-    ("pydantic",): ("app.api", "app.settings", "app.arguments"),
+    ("numpy",): ("model", "app.bench"),
+    ("gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
+    ("pydantic",): ("app.api", "app.bench", "app.settings", "app.arguments"),
+    ("rich", "plotly"): ("app.bench",),
     ("pydantic_settings",): ("app.settings",),
     ("transformers",): (),
 }

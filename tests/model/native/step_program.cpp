@@ -230,14 +230,28 @@ struct Outcome {
     }
 };
 
-// Where numbers are rounded to 8 bits or to bfloat16, a rounding error of float32 may make another of them; and a token
-// at the border of two may then be the other one.
-void compare(const Requests& ours, const Requests& expected, bool is_rounded, const char* name, Outcome& outcome) {
+// How far a set may be from the scalar one. Where numbers are rounded to 8 bits or to bfloat16, a rounding error of
+// float32 may make another of them; and a token at the border of two may then be the other one.
+struct Bounds {
+    double logits = 1e-5;
+    int num_others = 0;  // of the requests' answers
+};
+
+// The amx set multiplies rows of prompts in bfloat16, whatever the encoding but F32.
+bool has_prompt_products(const std::string& set, int encoding) { return set == "amx" && encoding != SW_F32; }
+
+Bounds bounds_of(const std::string& set, int encoding, int kv_type) {
+    if (has_prompt_products(set, encoding)) return {5e-2, NUM_REQUESTS};
+    if (encoding != SW_F32 || kv_type != SW_KV_F32) return {2e-2, 1};
+    return {};
+}
+
+void compare(const Requests& ours, const Requests& expected, const Bounds& bounds, const char* name, Outcome& outcome) {
     Distance distance;
     for (int i = 0; i < NUM_REQUESTS; ++i) distance.add(ours[i], expected[i]);
-    const double off = distance.relative(), tolerance = is_rounded ? 2e-2 : 1e-5;
-    outcome.tally.check(off <= tolerance, "%s: logits are off by %g", name, off);
-    outcome.tally.check(distance.num_others <= is_rounded, "%s: other tokens are chosen", name);
+    const double off = distance.relative();
+    outcome.tally.check(off <= bounds.logits, "%s: logits are off by %g", name, off);
+    outcome.tally.check(distance.num_others <= bounds.num_others, "%s: other tokens are chosen", name);
     outcome.num_others += distance.num_others;
     outcome.worst = std::max(outcome.worst, off);
     outcome.add_tokens(ours);
@@ -247,12 +261,11 @@ void compare(const Requests& ours, const Requests& expected, bool is_rounded, co
 void try_model(const Family& family, int encoding, int kv_type, const Sets& sets, std::vector<Outcome>& outcomes) {
     const std::string label = std::string(family.name) + " " + ENCODING_NAMES[encoding] + ", KV " + KV_NAMES[kv_type];
     const char* name = label.c_str();
-    const bool is_rounded = encoding != SW_F32 || kv_type != SW_KV_F32;
     const Requests expected = generate_together(Model(family, encoding, "scalar"), kv_type);
     for (size_t i = 0; i < sets.size(); ++i) {
         const Model model(family, encoding, i == 0 ? nullptr : sets[i].c_str());
         const Requests ours = sets[i] == "scalar" ? expected : generate_together(model, kv_type);
-        compare(ours, expected, is_rounded, name, outcomes[i]);
+        compare(ours, expected, bounds_of(sets[i], encoding, kv_type), name, outcomes[i]);
         const Requests alone = generate_alone(model, kv_type);
         outcomes[i].tally.check(same_answers(ours, alone), "%s: a request does not get the same bits alone", name);
     }
@@ -270,7 +283,8 @@ int main() {
     int num_failures = 0;
     for (size_t i = 0; i < sets.size(); ++i) {
         Tally& tally = outcomes[i].tally;
-        tally.check(outcomes[i].num_others <= outcomes[i].num_tokens / 100, "%s: too many others", sets[i].c_str());
+        const int most = outcomes[i].num_tokens / (has_prompt_products(sets[i], SW_Q8) ? 20 : 100);
+        tally.check(outcomes[i].num_others <= most, "%s: too many others", sets[i].c_str());
         printf("%s: %d tokens %08x, %d others, logits within %.1e, %d of %d checks failed\n", sets[i].c_str(),
                outcomes[i].num_tokens, outcomes[i].digest, outcomes[i].num_others, outcomes[i].worst,
                tally.num_failures, tally.num_checks);
