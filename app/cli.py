@@ -13,6 +13,7 @@ from app.signals import INTERRUPTED, unwinding
 from app.version import installed_version
 from model.errors import ModelError
 
+BENCH = "bench"
 USER_ERROR = 2  # something for the user to mend: a flag, a model, a port
 
 
@@ -27,6 +28,12 @@ def pull(settings: PullSettings) -> int:
 
     sys.stdout.write(f"{pull(settings.cache_dir)}\n")
     return 0
+
+
+def bench(argv: Sequence[str]) -> int:
+    from app.bench.commands import main
+
+    return main(argv)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,9 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 1 the server failed; 2 something for the user to mend; 128 + n ended by signal n."""
+    words = sys.argv[1:] if argv is None else argv
+    if list(words[:1]) == [BENCH]:
+        return bench(words[1:])  # a client, whose options are no settings of a server
     parser = Parser(prog="slotwise", description="An inference server that gives every request a KV cache of its own.")
     parser.add_argument("--version", action="version", version=f"slotwise {installed_version()}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -52,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
         subparser.set_defaults(command=command, parser=subparser)
         add_options(subparser, command.settings)
-    namespace, unknown = parser.parse_known_args(argv)
+    subparsers.add_parser(BENCH, help="Measure a running server, this one or another.", add_help=False)
+    namespace, unknown = parser.parse_known_args(words)
     given = vars(namespace)
     command, subparser = given.pop("command", None), given.pop("parser", parser)
     if command is None:

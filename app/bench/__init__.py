@@ -1,0 +1,1 @@
+"""`slotwise bench`: a load-test client for any server that speaks the OpenAI API, known by its URL only."""

@@ -1,0 +1,66 @@
+"""`slotwise bench serve`: one load or several on a running server, from the command line to the exit status."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
+
+from rich.console import Console
+
+from app.bench.assertions import BadAssertion
+from app.bench.ending import conclude
+from app.bench.errors import BadWorkload, Unusable
+from app.bench.files import RequestLines
+from app.bench.interrupts import stopped_by_interrupt
+from app.bench.loop import in_loop
+from app.bench.measure import Measurement
+from app.bench.metrics import DEFINITIONS
+from app.bench.options import add_figure_options, add_load_options, add_server_options, add_workload_options
+from app.bench.outputs import Outputs, add_output_options
+from app.bench.plan import make_plan
+from app.bench.records import RunResult
+from app.bench.report import NoPlotly
+from app.bench.terminal import show_results
+
+USER_ERROR = 2
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_server_options(parser)
+    add_workload_options(parser)
+    add_load_options(parser)
+    add_figure_options(parser)
+    add_output_options(parser)
+    parser.add_argument_group("Proof").add_argument(
+        "--verify",
+        action="store_true",
+        help="Afterwards ask some requests again, each alone: exit status 1 unless every answer is the same.",
+    )
+    for name, meaning in DEFINITIONS.items():
+        parser.add_argument_group(f"What {name} is", meaning)
+
+
+def run(arguments: Namespace) -> int:
+    """Exit status: 0; 1 an assertion failed, answers differ, or no request was answered; 2 something for the user to
+    mend, which is said on stderr; 130 interrupted, after the figures as far as they go."""
+    try:
+        outputs = Outputs.read(arguments)
+        return in_loop(_serve(arguments, outputs))
+    except (BadWorkload, BadAssertion, NoPlotly, Unusable, OSError) as error:
+        sys.stderr.write(f"slotwise bench serve: error: {error}\n")
+        return USER_ERROR
+
+
+async def _serve(options: Namespace, outputs: Outputs) -> int:
+    plan = await make_plan(options)
+    with ExitStack() as stack:
+        lines = stack.enter_context(RequestLines(outputs.requests)) if outputs.requests else None
+        stop = stack.enter_context(stopped_by_interrupt())
+        measure = Measurement(plan.source, lines, options.verify)
+        results: list[RunResult] = []
+        for number, load in enumerate(plan.loads):
+            results.append(await measure(outputs.with_percentiles(load), number, stop=stop))
+            if stop.is_set():
+                break
+    console = Console()
+    show_results(console, results)
+    return conclude(console, outputs, results, is_interrupted=stop.is_set())
