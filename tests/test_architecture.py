@@ -64,7 +64,7 @@ def is_under(name: str, *packages: str) -> bool:
 
 # Who is meant, and what of this project it may import. The first row that fits a module holds.
 ROOMS = (
-    ("app.bench", ("app.bench", "app.signals")),
+    ("app.bench", ("app.bench",)),
     ("app.engine", ("app.engine", "model.batch")),
     ("app.api", ("app.api", "app.engine", "app.version", "model.batch")),
     ("model", ("model",)),

@@ -1,16 +1,19 @@
 """The end of a command that measured loads: what was asserted, what is written, the exit status."""
 
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from app.bench.assertions import check_all
+from app.bench.assertions import BadAssertion, check_all
 from app.bench.compare import show_outcomes
+from app.bench.errors import BadWorkload, Unusable
 from app.bench.outputs import Outputs
 from app.bench.records import RunResult
+from app.bench.report import NoPlotly
 
-FAILED = 1
+FAILED, USER_ERROR = 1, 2
 INTERRUPTED = 128 + signal.SIGINT  # as a shell reports it
 
 
@@ -21,3 +24,12 @@ def conclude(console: Console, outputs: Outputs, results: Sequence[RunResult], *
     for path in outputs.write(results) if results else ():
         console.print(f"saved {path}", markup=False, highlight=False, soft_wrap=True)
     return INTERRUPTED if is_interrupted else 0 if is_good else FAILED
+
+
+def mendable(command: str, run: Callable[[], int]) -> int:
+    """The status of `run`; 2 for what the user can mend, which is said on stderr."""
+    try:
+        return run()
+    except (BadWorkload, BadAssertion, NoPlotly, Unusable, OSError) as error:
+        sys.stderr.write(f"slotwise bench {command}: error: {error}\n")
+        return USER_ERROR

@@ -7,7 +7,6 @@ the caller's.
 
 import asyncio
 import math
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,9 +15,8 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from app.bench import serve
-from app.bench.assertions import BadAssertion
-from app.bench.ending import conclude
-from app.bench.errors import BadWorkload, Unusable
+from app.bench.ending import conclude, mendable
+from app.bench.errors import Unusable
 from app.bench.files import RequestLines
 from app.bench.interrupts import stopped_by_interrupt
 from app.bench.loop import in_loop
@@ -28,12 +26,10 @@ from app.bench.outputs import Outputs, add_output_options
 from app.bench.plan import make_plan
 from app.bench.quantities import in_words, value_of
 from app.bench.records import Progress, RunResult, RunSettings
-from app.bench.report import NoPlotly
 from app.bench.run import ignore
 from app.bench.sweep import Measure, following
 from app.bench.terminal import show_results
 
-USER_ERROR = 2
 PROBE_INPUT, PROBE_OUTPUT = 32, 16
 CONCURRENCIES = (1, 4, 16)
 SECONDS_OF_LOAD = 8.0
@@ -54,12 +50,7 @@ def run(arguments: Namespace) -> int:
     serve.add_arguments(everything)
     defaults = vars(everything.parse_args([])) | {"input_len": INPUT_LENGTHS[1], "concurrency": (1,)}
     options = Namespace(**defaults | vars(arguments))
-    try:
-        outputs = Outputs.read(options)
-        return in_loop(_quick(options, outputs))
-    except (BadWorkload, BadAssertion, NoPlotly, Unusable, OSError) as error:
-        sys.stderr.write(f"slotwise bench quick: error: {error}\n")
-        return USER_ERROR
+    return mendable("quick", lambda: in_loop(_quick(options, Outputs.read(options))))
 
 
 async def _quick(options: Namespace, outputs: Outputs) -> int:

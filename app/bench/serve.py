@@ -1,14 +1,11 @@
 """`slotwise bench serve`: one load or several on a running server, from the command line to the exit status."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 
 from rich.console import Console
 
-from app.bench.assertions import BadAssertion
-from app.bench.ending import conclude
-from app.bench.errors import BadWorkload, Unusable
+from app.bench.ending import conclude, mendable
 from app.bench.files import RequestLines
 from app.bench.interrupts import stopped_by_interrupt
 from app.bench.loop import in_loop
@@ -18,10 +15,7 @@ from app.bench.options import add_figure_options, add_load_options, add_server_o
 from app.bench.outputs import Outputs, add_output_options
 from app.bench.plan import make_plan
 from app.bench.records import RunResult
-from app.bench.report import NoPlotly
 from app.bench.terminal import show_results
-
-USER_ERROR = 2
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -42,12 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Exit status: 0; 1 an assertion failed, answers differ, or no request was answered; 2 something for the user to
     mend, which is said on stderr; 130 interrupted, after the figures as far as they go."""
-    try:
-        outputs = Outputs.read(arguments)
-        return in_loop(_serve(arguments, outputs))
-    except (BadWorkload, BadAssertion, NoPlotly, Unusable, OSError) as error:
-        sys.stderr.write(f"slotwise bench serve: error: {error}\n")
-        return USER_ERROR
+    return mendable("serve", lambda: in_loop(_serve(arguments, Outputs.read(arguments))))
 
 
 async def _serve(options: Namespace, outputs: Outputs) -> int:

@@ -4,7 +4,6 @@ highest that keeps given limits. It stops by itself once more load brings nothin
 
 import asyncio
 import math
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -14,9 +13,9 @@ from typing import Literal, Protocol
 from rich.console import Console
 
 from app.bench import serve
-from app.bench.assertions import Assertion, BadAssertion, check, parse_assertion, ratio
-from app.bench.ending import conclude
-from app.bench.errors import BadWorkload, Unusable
+from app.bench.assertions import Assertion, check, parse_assertion, ratio
+from app.bench.ending import conclude, mendable
+from app.bench.errors import BadWorkload
 from app.bench.files import RequestLines
 from app.bench.interrupts import stopped_by_interrupt
 from app.bench.loop import in_loop
@@ -25,14 +24,12 @@ from app.bench.outputs import Outputs
 from app.bench.plan import make_plan
 from app.bench.quantities import value_of
 from app.bench.records import Progress, Record, RunResult, RunSettings
-from app.bench.report import NoPlotly
 from app.bench.saturation import Saturation
 from app.bench.steps import Step, SweepResult, next_load
 from app.bench.terminal import show_results
 
 Axis = Literal["concurrency", "rate"]
 
-USER_ERROR = 2
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_DURATION = 20.0  # seconds of each load
 MAX_LOADS = 16  # of a search
@@ -61,13 +58,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Exit status: as of `slotwise bench serve`; limits that a load misses end the sweep's search, not in an error."""
-    try:
+
+    def sweep() -> int:
         limits = [parse_assertion(line) for line in arguments.limits]
-        outputs = Outputs.read(arguments)
-        return in_loop(_sweep(arguments, outputs, limits))
-    except (BadWorkload, BadAssertion, NoPlotly, Unusable, OSError) as error:
-        sys.stderr.write(f"slotwise bench sweep: error: {error}\n")
-        return USER_ERROR
+        return in_loop(_sweep(arguments, Outputs.read(arguments), limits))
+
+    return mendable("sweep", sweep)
 
 
 async def _sweep(options: Namespace, outputs: Outputs, limits: Sequence[Assertion]) -> int:

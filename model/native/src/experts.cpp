@@ -33,9 +33,9 @@ void Runner::routed_mlp(const Layer& layer) {
     Activations inner = inner_forms_.view(inner_.as<float>(), size);
     for_experts((config_.hidden_size + PANEL - 1) / PANEL, PANELS_AT_ONCE, [&](int expert, int first, int end, int) {
         const Rows rows = group_of(expert, inner);
-        kernels_.matmul(layer.experts[expert].down.get(), inner, grouped_rows_.data() + rows.first, rows.counts.generated,
-                        first,
-                        end - first, expert_outputs_.as<float>() + rows.first * hidden_stride_, hidden_stride_, false);
+        kernels_.matmul(layer.experts[expert].down.get(), inner, grouped_rows_.data() + rows.first,
+                        rows.counts.total(), first, end - first,
+                        expert_outputs_.as<float>() + rows.first * hidden_stride_, hidden_stride_, false);
     });
     for_rows(team_, num_tokens_, [&](int, int row) { combine_experts(row); });
     profile_.end(DOWN);

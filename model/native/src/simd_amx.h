@@ -102,9 +102,6 @@ template <Encoding E>
 static void some_rows_by_panel(const Product& product, int row, int rows, int panel, const uint8_t* bytes,
                                int64_t ahead) {
     switch (rows) {
-        case 2: return tile_by_panel<E, 2>(product, row, panel, bytes, ahead);
-        case 3: return tile_by_panel<E, 3>(product, row, panel, bytes, ahead);
-        case 4: return tile_by_panel<E, 4>(product, row, panel, bytes, ahead);
         case 5: return tile_by_panel<E, 5>(product, row, panel, bytes, ahead);
         case 6: return tile_by_panel<E, 6>(product, row, panel, bytes, ahead);
         case 7: return tile_by_panel<E, 7>(product, row, panel, bytes, ahead);
