@@ -23,8 +23,9 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """llama-server's."""
+    """slotwise's, and llama-server's, which has no queue_ms."""
 
+    queue_ms: float | None = None
     prompt_ms: float | None = None
 
 
@@ -73,6 +74,7 @@ class Answer(ABC):
         self.last: float | None = None  # when the last token was known
         self.gaps: list[float] = []
         self.usage: Usage | None = None
+        self.queue_s: float | None = None
         self.prefill_s: float | None = None
         self.texts: list[str] | None = [] if keep_text else None
         self._status = 0
@@ -128,8 +130,8 @@ class Answer(ABC):
         for choice in event.choices:
             self._take_choice(choice, now)
         self.usage = event.usage or self.usage
-        if event.timings and event.timings.prompt_ms is not None:
-            self.prefill_s = event.timings.prompt_ms / 1000
+        if event.timings:
+            self.queue_s, self.prefill_s = _seconds(event.timings.queue_ms), _seconds(event.timings.prompt_ms)
 
     def _take_choice(self, choice: Choice, now: float) -> None:
         text = choice.said
@@ -183,6 +185,10 @@ class WholeAnswer(Answer):
     def _finish(self) -> None:
         self._take(self._pending, self.last or 0.0)
         self.first, self.gaps = None, []
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _explanation(body: bytes) -> str:

@@ -141,5 +141,6 @@ def _record(ask: Ask, answer: Answer, clock: Clock, scheduled: float, sent: floa
         failure=answer.failure,
         message=answer.message,
         is_cancelled=answer.is_cancelled,
+        queue_s=answer.queue_s,
         prefill_s=answer.prefill_s,
     )

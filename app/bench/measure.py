@@ -3,19 +3,33 @@ that answers do not depend on their company.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from app.bench.files import RequestLines
+from app.bench.interrupts import stopped_by_interrupt
 from app.bench.metrics import about
+from app.bench.outputs import Outputs
 from app.bench.progress import ProgressLine
 from app.bench.prompts import AskSource
 from app.bench.quantities import load_of
 from app.bench.records import Progress, Record, RunResult, RunSettings
 from app.bench.run import ignore, run_load
 from app.bench.verify import Witness, replay
+
+
+@contextmanager
+def measuring(
+    source: AskSource, outputs: Outputs, *, is_verified: bool = False
+) -> Iterator[tuple["Measurement", asyncio.Event]]:
+    """What measures the loads of a command, and the event that Ctrl-C sets meanwhile. Raises OSError."""
+    with ExitStack() as stack:
+        lines = stack.enter_context(RequestLines(outputs.requests)) if outputs.requests else None
+        stop = stack.enter_context(stopped_by_interrupt())
+        yield Measurement(source, lines, is_verified), stop
 
 
 @dataclass(frozen=True, slots=True)

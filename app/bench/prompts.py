@@ -48,7 +48,7 @@ class FixedLengths:
 @dataclass(frozen=True, slots=True)
 class ConversationLengths:
     """Lengths as people's conversations have them, many short and some long: log-normal, with the means that the vLLM
-    paper gives for ShareGPT (Kwon et al. 2023, section 6.1: 161 tokens in, 338 out), both scaled by `scale`."""
+    paper gives for ShareGPT (Kwon et al. 2023, figure 11: 161 tokens in, 338 out), both scaled by `scale`."""
 
     scale: float = 1.0
     shortest: int = 4

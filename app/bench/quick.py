@@ -9,7 +9,6 @@ import asyncio
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -17,10 +16,8 @@ from rich.console import Console
 from app.bench import serve
 from app.bench.ending import conclude, mendable
 from app.bench.errors import Unusable
-from app.bench.files import RequestLines
-from app.bench.interrupts import stopped_by_interrupt
 from app.bench.loop import in_loop
-from app.bench.measure import Measurement
+from app.bench.measure import measuring
 from app.bench.options import add_server_options
 from app.bench.outputs import Outputs, add_output_options
 from app.bench.plan import make_plan
@@ -55,10 +52,8 @@ def run(arguments: Namespace) -> int:
 
 async def _quick(options: Namespace, outputs: Outputs) -> int:
     plan = await make_plan(options)
-    with ExitStack() as stack:
-        lines = stack.enter_context(RequestLines(outputs.requests)) if outputs.requests else None
-        stop = stack.enter_context(stopped_by_interrupt())
-        found = await quick(outputs.with_percentiles(plan.loads[0]), Measurement(plan.source, lines), stop)
+    with measuring(plan.source, outputs) as (measure, stop):
+        found = await quick(outputs.with_percentiles(plan.loads[0]), measure, stop)
     console = Console()
     show_results(console, found.writing)
     for line in found.lines():

@@ -111,6 +111,7 @@ class Progress:
     completed: int
     failed: int
     in_flight: int
+    held: int  # due, but held back by --max-concurrency
     output_pieces: int  # of streams; about as many as tokens
     pieces_per_s: float  # lately
     share_done: float | None  # 0 to 1; None where nothing says when it ends

@@ -107,6 +107,7 @@ class _Load:
         self._num_sent = 0
         self._in_flight = 0
         self._max_in_flight = 0
+        self._num_held = 0
         self._unreachable_in_a_row = 0
         self._given_up = asyncio.Event()
         self._clock = Clock.start()
@@ -143,7 +144,9 @@ class _Load:
         permits = asyncio.Semaphore(self._settings.concurrency or 1 << 30)
 
         async def hold_and_send(ask: Ask, scheduled: float) -> None:
+            self._num_held += 1
             async with permits:
+                self._num_held -= 1
                 await self._send(ask, scheduled)
 
         async with asyncio.TaskGroup() as requests:
@@ -192,6 +195,7 @@ class _Load:
             completed=self._tally.num_completed,
             failed=self._tally.num_failed,
             in_flight=self._in_flight,
+            held=self._num_held,
             output_pieces=self._throughput.num_pieces,
             pieces_per_s=pieces_per_s,
             share_done=self._share_done(elapsed),

@@ -1,8 +1,9 @@
-"""Whether an open loop asks for more than a server can do: then requests in flight and waits grow as long as it runs.
+"""Whether an open loop asks for more than a server can do: then open requests (in flight, or held back by the client)
+and waits grow as long as it runs.
 
 Both are looked at in blocks of time, because neighbours in time are alike and would count as proof many times over. And
-in flight there must be more than chance brings at the very edge, where a server is just not overloaded. A server so
-overloaded that it answers hardly anything tells no waits: there the requests in flight must do.
+more must be open than chance brings at the very edge, where a server is just not overloaded. A server so overloaded
+that it answers hardly anything tells no waits: there the open requests must do.
 """
 
 import math
@@ -30,14 +31,14 @@ class Saturation:
     """Fed with a run's progress and records; memory is bounded."""
 
     def __init__(self) -> None:
-        self._in_flight = _Series()
-        self._sent = _Series()
+        self._open = _Series()
+        self._due = _Series()
         self._waits = _Series()
         self._first_answer_times: list[float] = []
 
     def progress(self, progress: Progress) -> None:
-        self._in_flight.add((progress.elapsed, float(progress.in_flight)))
-        self._sent.add((progress.elapsed, float(progress.sent)))
+        self._open.add((progress.elapsed, float(progress.in_flight + progress.held)))
+        self._due.add((progress.elapsed, float(progress.sent + progress.held)))
 
     def record(self, record: Record) -> None:
         """A wait counts when it is known, which is at the answer's end: waits that go on are not known to be short."""
@@ -48,16 +49,16 @@ class Saturation:
 
     @property
     def is_reached(self) -> bool:
-        """More in flight than chance brings, and longer waits."""
-        now = self._in_flight.points[-1][0] if self._in_flight.points else 0.0
+        """More open than chance brings, and longer waits."""
+        now = self._open.points[-1][0] if self._open.points else 0.0
         begin = self._seconds_to_fill
         if now < SECONDS_NEEDED or begin > now * MAX_SHARE_LEFT_OUT:
             return False
-        in_flight, waits = (_trend(series.points, begin, now) for series in (self._in_flight, self._waits))
-        arrivals = self._sent.points[-1][1] - next(sent for time, sent in self._sent.points if time >= begin)
-        deviations = in_flight.rise / math.sqrt(2 * arrivals) if arrivals else 0.0
+        num_open, waits = (_trend(series.points, begin, now) for series in (self._open, self._waits))
+        arrivals = self._due.points[-1][1] - next(due for time, due in self._due.points if time >= begin)
+        deviations = num_open.rise / math.sqrt(2 * arrivals) if arrivals else 0.0
         least = MIN_DEVIATIONS if waits.is_clear else DEVIATIONS_ALONE
-        return in_flight.is_clear and deviations > least
+        return num_open.is_clear and deviations > least
 
     @property
     def _seconds_to_fill(self) -> float:

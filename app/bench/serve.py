@@ -1,15 +1,12 @@
 """`slotwise bench serve`: one load or several on a running server, from the command line to the exit status."""
 
 from argparse import ArgumentParser, Namespace
-from contextlib import ExitStack
 
 from rich.console import Console
 
 from app.bench.ending import conclude, mendable
-from app.bench.files import RequestLines
-from app.bench.interrupts import stopped_by_interrupt
 from app.bench.loop import in_loop
-from app.bench.measure import Measurement
+from app.bench.measure import measuring
 from app.bench.metrics import DEFINITIONS
 from app.bench.options import add_figure_options, add_load_options, add_server_options, add_workload_options
 from app.bench.outputs import Outputs, add_output_options
@@ -41,10 +38,7 @@ def run(arguments: Namespace) -> int:
 
 async def _serve(options: Namespace, outputs: Outputs) -> int:
     plan = await make_plan(options)
-    with ExitStack() as stack:
-        lines = stack.enter_context(RequestLines(outputs.requests)) if outputs.requests else None
-        stop = stack.enter_context(stopped_by_interrupt())
-        measure = Measurement(plan.source, lines, options.verify)
+    with measuring(plan.source, outputs, is_verified=options.verify) as (measure, stop):
         results: list[RunResult] = []
         for number, load in enumerate(plan.loads):
             results.append(await measure(outputs.with_percentiles(load), number, stop=stop))

@@ -6,7 +6,7 @@ import asyncio
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -16,10 +16,8 @@ from app.bench import serve
 from app.bench.assertions import Assertion, check, parse_assertion, ratio
 from app.bench.ending import conclude, mendable
 from app.bench.errors import BadWorkload
-from app.bench.files import RequestLines
-from app.bench.interrupts import stopped_by_interrupt
 from app.bench.loop import in_loop
-from app.bench.measure import Measurement
+from app.bench.measure import measuring
 from app.bench.outputs import Outputs
 from app.bench.plan import make_plan
 from app.bench.quantities import value_of
@@ -72,10 +70,8 @@ async def _sweep(options: Namespace, outputs: Outputs, limits: Sequence[Assertio
         options.duration = DEFAULT_DURATION
     plan = await make_plan(options)
     settings = replace(outputs, assertions=(*outputs.assertions, *limits)).with_percentiles(plan.loads[0])
-    with ExitStack() as stack:
-        lines = stack.enter_context(RequestLines(outputs.requests)) if outputs.requests else None
-        stop = stack.enter_context(stopped_by_interrupt())
-        sweep = Sweep(settings, axis, Measurement(plan.source, lines, options.verify), limits, stop)
+    with measuring(plan.source, outputs, is_verified=options.verify) as (measure, stop):
+        sweep = Sweep(settings, axis, measure, limits, stop)
         found = await (sweep.highest(loads[0]) if options.find_max else sweep.over(loads))
     console = Console()
     show_results(console, found.runs())

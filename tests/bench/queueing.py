@@ -42,5 +42,8 @@ class Queue:
             yield progress(now, num_sent, num_sent - num_ended)
 
 
-def progress(now: float, sent: int, in_flight: int) -> Progress:
-    return Progress(now, sent, sent - in_flight, 0, in_flight, 0, 0.0, None)
+def progress(now: float, due: int, num_open: int, limit: int = 1 << 30) -> Progress:
+    """With `limit` requests in flight at most; the client holds the others back."""
+    in_flight = min(num_open, limit)
+    held = num_open - in_flight
+    return Progress(now, due - held, due - num_open, 0, in_flight, held, 0, 0.0, None)

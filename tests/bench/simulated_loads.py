@@ -26,7 +26,7 @@ class Closed:
         concurrency = settings.concurrency or 0
         self.loads.append(concurrency)
         self.numbers.append(load)
-        on_progress(Progress(100.0, 1, 1, 0, 0, 0, 0.0, None))
+        on_progress(Progress(100.0, 1, 1, 0, 0, 0, 0, 0.0, None))
         self.after_each()
         waiting = max(concurrency / self.num_slots, 1.0)
         return {

@@ -84,8 +84,12 @@ def test_the_last_usage_counts_where_each_piece_has_one() -> None:
     assert answer.usage.completion_tokens == 2
 
 
-def test_a_server_that_tells_its_prefill_time_is_believed() -> None:
-    assert streamed((1.0, event("a", timings={"prompt_ms": 250.0})), (1.0, usage(1, 1) + DONE)).prefill_s == 0.25
+@pytest.mark.parametrize(
+    ("timings", "queue_s"), [({"prompt_ms": 250.0}, None), ({"queue_ms": 9, "prompt_ms": 250}, 0.009)]
+)
+def test_a_server_that_tells_where_its_time_went_is_believed(timings: dict[str, float], queue_s: float | None) -> None:
+    answer = streamed((1.0, event("a", timings=timings)), (1.0, usage(1, 1) + DONE))
+    assert (answer.queue_s, answer.prefill_s) == (queue_s, 0.25)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from app.bench.records import Progress
 
 
 def at(elapsed, **more):
-    given = {"sent": 60, "completed": 50, "failed": 0, "in_flight": 10, "output_pieces": 5000, "pieces_per_s": 1234.0}
+    given = {
+        "sent": 60,
+        "completed": 50,
+        "failed": 0,
+        "in_flight": 10,
+        "held": 0,
+        "output_pieces": 5000,
+        "pieces_per_s": 1234.0,
+    }
     return Progress(elapsed=elapsed, share_done=0.5, **(given | more))
 
 
@@ -27,7 +35,15 @@ def test_what_is_told_of_a_run_in_progress():
 
 def test_failures_are_told_and_an_end_that_is_not_known_is_not():
     progress = Progress(
-        elapsed=3.0, sent=9, completed=5, failed=1, in_flight=3, output_pieces=0, pieces_per_s=0.0, share_done=None
+        elapsed=3.0,
+        sent=9,
+        completed=5,
+        failed=1,
+        in_flight=3,
+        held=0,
+        output_pieces=0,
+        pieces_per_s=0.0,
+        share_done=None,
     )
     assert words_of(progress) == "3 s: 5 done, 3 in flight, 1 failed, 0 tok/s"
 

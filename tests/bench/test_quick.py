@@ -57,7 +57,7 @@ class Server:
         while not stop.is_set() and now < 30.0:  # longer than it should
             await asyncio.sleep(0)
             now += 0.25
-            on_progress(Progress(now, 1, 0, 0, 1, 0, 0.0, None))
+            on_progress(Progress(now, 1, 0, 0, 1, 0, 0, 0.0, None))
         self.lasted.append(now)
         if settings.ignore_eos and not self.knows_ignore_eos:
             return {"completed": 0, "failed": 1, "failure_messages": {"refused": "status 400: ignore_eos"}}

@@ -152,6 +152,17 @@ async def test_a_wait_for_a_place_is_charged_to_the_first_token() -> None:
 
 
 @in_virtual_time
+async def test_requests_that_the_client_holds_back_are_told_as_such() -> None:
+    seen: list[Progress] = []
+    async with scripted(Stream([1.0])) as server:
+        settings = RunSettings(server.url, "m", request_rate=10, burstiness=math.inf, concurrency=2, num_prompts=20)
+        await run_load(settings, asks(), on_progress=seen.append)
+    at_two = next(progress for progress in seen if progress.elapsed >= 2.0)
+    assert (at_two.in_flight, at_two.sent + at_two.held) == (2, 20)
+    assert (seen[-1].in_flight, seen[-1].held) == (0, 0)
+
+
+@in_virtual_time
 async def test_goodput_counts_what_meets_every_limit() -> None:
     slow_start, slow, good = Stream([0.2, 0.0]), Stream([0.0, 0.2]), Stream([0.0, 0.0])
     result, _, _ = await loaded(

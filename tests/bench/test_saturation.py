@@ -72,6 +72,14 @@ def test_in_flight_must_rise_by_more_than_chance_brings_and_by_half():
     assert fed([100 + number for number in RISING], longer).is_reached
 
 
+def test_what_the_client_holds_back_is_waiting_too():
+    saturation = Saturation()
+    for second, number in enumerate(RISING):
+        saturation.progress(progress(float(second), second * 10, number, limit=4))
+        saturation.record(Record(second, 0.0, second - 0.1, float(second), float(second)))
+    assert saturation.is_reached
+
+
 def unanswered(in_flight: Callable[[float], float], answer_times: Sequence[float]) -> Saturation:
     """20 requests a second for 40 seconds; the only answers are of the beginning, so that no waits are known later."""
     saturation = Saturation()
@@ -124,5 +132,5 @@ def test_memory_is_bounded_and_the_answer_the_same():
         saturation.record(Record(tick, tick / 4 - tick / 100, 0.0, tick / 4, tick / 4))
 
     assert saturation.is_reached
-    for series in (saturation._in_flight, saturation._sent, saturation._waits):
+    for series in (saturation._open, saturation._due, saturation._waits):
         assert len(series.points) < MAX_POINTS

@@ -1,14 +1,13 @@
 """The client against a live server whose answers are known, and what it makes of them. No peer is started here."""
 
-import socket
-import threading
+import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.api.api_parts import build
+from tests.bench.scripted_server import Stream, scripted
 from tests.fakes import FakeRunner, says
 from tests.live_server import serve
 from tests.peers.client import Address, PeerError, measure
@@ -69,77 +68,19 @@ def test_as_many_run_at_once_as_there_are_workers(address, runner, concurrency):
 def test_a_refusal_shows_the_servers_words(address):
     with pytest.raises(PeerError) as raised:
         measure(Address(address.host, address.port, "nobody"), in_bytes(num_requests=1))
-    assert raised.match(r"404 Not Found .*model_not_found")
+    assert raised.match("refused: .*no such model")
 
 
-def test_an_answer_of_another_length_is_an_error():
-    with saying(chunks(TOKEN, USAGE, DONE, b"")) as address, pytest.raises(PeerError) as raised:
-        measure(address, in_bytes(concurrency=1, num_requests=1, output_tokens=10))
-    assert raised.match("asked for 10 tokens, got 9")
+async def test_an_answer_of_another_length_is_an_error():
+    async with scripted(Stream([0.001] * 8)) as server:
+        with pytest.raises(PeerError, match="asked for 9 tokens, got 8"):
+            await asyncio.to_thread(measure, Address("127.0.0.1", server.port, "any"), WORKLOAD)
 
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@contextmanager
-def saying(answer: bytes) -> Iterator[Address]:
-    """A server of one request, whatever that is."""
-
-    def answer_one() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(65536)
-            connection.sendall(answer)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=answer_one)
-        thread.start()
-        yield Address(*listener.getsockname(), "any")
-        thread.join()
-
-
-def chunks(*pieces: bytes) -> bytes:
-    return CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
-
-
-TOKEN = b'data: {"choices": [{"text": "a"}], "usage": null}\n\n'
-USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}\n\n'
-DONE = b"data: [DONE]\n\n"
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        (TOKEN, USAGE, DONE),
-        (b": a comment\n\n" + TOKEN + TOKEN, USAGE + DONE),
-        (TOKEN[:20], TOKEN[20:] + USAGE[:-1], USAGE[-1:], DONE),
-    ],
-)
-def test_events_are_found_however_they_are_cut(pieces):
-    with saying(chunks(*pieces, b"")) as address:
-        assert measure(address, in_bytes(concurrency=1, num_requests=1)).wall > 0
-
-
-def test_tokens_that_nobody_can_print_are_counted():
-    with saying(chunks(USAGE, DONE, b"")) as address:
-        assert measure(address, in_bytes(concurrency=1, num_requests=1)).output_tokens_per_second > 0
-
-
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        (chunks(TOKEN)[:-9], "broke off"),
-        (b"", "broke off"),
-        (chunks(TOKEN, b""), "no end mark"),
-        (chunks(TOKEN, DONE, b""), "without usage"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not chunked"),
-        (b"HTTP/1.1 500 Oh\r\n\r\nno", "500 Oh no"),
-    ],
-)
-def test_half_an_answer_is_an_error(answer, problem):
-    with saying(answer) as address, pytest.raises(PeerError) as raised:
-        measure(address, in_bytes(concurrency=1, num_requests=1))
-    assert raised.match(problem)
+def test_a_server_that_is_not_there_is_an_error(address):
+    with pytest.raises(PeerError) as raised:
+        measure(Address(address.host, 1, "fake"), in_bytes(num_requests=1))
+    assert raised.match("unreachable")
 
 
 def test_no_two_prompts_begin_alike():
