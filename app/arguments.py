@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from app.settings import PullSettings
 
 MAX_COLUMNS = 100
-POSITIONAL = "model"
+POSITIONAL = ("model", "folder")
 SECRET = "api_key"
 SettingsT = TypeVar("SettingsT", bound=PullSettings)
 
@@ -31,7 +31,7 @@ class Option:
     """One setting as a person meets it."""
 
     name: str  # the attribute
-    flag: str  # --max-num-seqs; MODEL where it is positional
+    flag: str  # --max-num-seqs; MODEL where it is a word
     environment: str  # SLOTWISE_MAX_NUM_SEQS
     group: str
     metavar: str
@@ -39,6 +39,8 @@ class Option:
     default: str  # in words
     is_switch: bool
     is_list: bool
+    is_word: bool
+    is_required: bool  # on the command line, wherever else it might stand
 
 
 def options_of(settings: type[PullSettings]) -> tuple[Option, ...]:
@@ -51,7 +53,7 @@ def _option(name: str, field: FieldInfo, prefix: str) -> Option:
     shown: Any = field.json_schema_extra
     return Option(
         name=name,
-        flag=shown["metavar"] if name == POSITIONAL else "--" + name.replace("_", "-"),
+        flag=shown["metavar"] if name in POSITIONAL else "--" + name.replace("_", "-"),
         environment=prefix + name.upper(),
         group=shown["group"],
         metavar=shown["metavar"],
@@ -59,6 +61,8 @@ def _option(name: str, field: FieldInfo, prefix: str) -> Option:
         default=shown["said"] or _default_in_words(field.default),
         is_switch=field.annotation is bool,
         is_list=isinstance(field.default, tuple),
+        is_word=name in POSITIONAL,
+        is_required=field.is_required(),
     )
 
 
@@ -86,21 +90,22 @@ class Parser(argparse.ArgumentParser):
 def add_options(parser: Parser, settings: type[PullSettings]) -> None:
     """Every option under its heading. Values stay words: the settings read them, whether from here or elsewhere."""
     sections: dict[str, Any] = {}
-    for option in sorted(options_of(settings), key=lambda option: option.name != POSITIONAL):
+    for option in sorted(options_of(settings), key=lambda option: not option.is_word):
         if option.group not in sections:
             sections[option.group] = parser.add_argument_group(option.group)
-        word = option.name if option.name == POSITIONAL else option.flag
+        word = option.name if option.is_word else option.flag
         sections[option.group].add_argument(word, **_argument(option))
 
 
 def _argument(option: Option) -> dict[str, Any]:
-    text = f"{option.meaning} [{option.environment}; default: {option.default}]"
+    elsewhere = "" if option.is_required else f" [{option.environment}; default: {option.default}]"
+    text = option.meaning + elsewhere
     argument: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     if option.is_switch:
         return argument | {"action": argparse.BooleanOptionalAction}
     if option.is_list:
         argument["action"] = "append"
-    if option.name == POSITIONAL:
+    if option.is_word and not option.is_required:
         argument["nargs"] = "?"
     return argument | {"metavar": option.metavar}
 
@@ -123,7 +128,9 @@ def read_settings(
 
 def _unknown(word: str, settings: type[PullSettings]) -> str:
     if not word.startswith("-"):
-        return f"{word} is one word too many; there is one MODEL at most"
+        words = [option for option in options_of(settings) if option.is_word]
+        most = " and one ".join(option.flag for option in words) + " at most" * any(not w.is_required for w in words)
+        return f"{word} is one word too many; {f'there is one {most}' if words else 'none is needed'}"
     word = word.partition("=")[0]
     close = difflib.get_close_matches(word, [option.flag for option in options_of(settings)], n=1)
     return f"there is no option {word}" + (f"; did you mean {close[0]}?" if close else "")

@@ -8,10 +8,10 @@ from typing import Any
 
 from app.arguments import Parser, add_options, read_settings
 from app.listener import AddressError
-from app.settings import PullSettings, ServeSettings
+from app.settings import ExportSettings, PullSettings, ServeSettings
 from app.signals import INTERRUPTED, unwinding
 from app.version import installed_version
-from model.errors import ModelError
+from model.errors import ExportError, ModelError
 
 BENCH = "bench"
 USER_ERROR = 2  # something for the user to mend: a flag, a model, a port
@@ -27,6 +27,14 @@ def pull(settings: PullSettings) -> int:
     from model.default_model import pull
 
     sys.stdout.write(f"{pull(settings.cache_dir)}\n")
+    return 0
+
+
+def export_tokenizer(settings: ExportSettings) -> int:
+    from model.tokenizer_export import export_tokenizer
+
+    export_tokenizer(settings.load_options(), settings.folder)
+    sys.stdout.write(f"{settings.folder}\n")
     return 0
 
 
@@ -47,6 +55,12 @@ class Command:
 COMMANDS = (
     Command("serve", "Serve a model over HTTP, with OpenAI's API.", ServeSettings, serve),
     Command("pull", "Fetch the default model, check it, and print where it is.", PullSettings, pull),
+    Command(
+        "export-tokenizer",
+        "Write a model's tokenizer as a folder that transformers reads.",
+        ExportSettings,
+        export_tokenizer,
+    ),
 )
 
 
@@ -76,7 +90,7 @@ def _run(command: Command, settings: PullSettings) -> int:
     try:
         with unwinding():
             return command.run(settings)
-    except (ModelError, AddressError) as error:
+    except (ModelError, ExportError, AddressError) as error:
         sys.stderr.write(f"slotwise {command.name}: error: {error}\n")
         return USER_ERROR
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ A start that cannot succeed fails before anybody is let in. No rule of schedulin
 """
 
 import gc
+import hashlib
 import logging
 import socket
 import sys
@@ -16,9 +17,10 @@ from app.api.app import create_app
 from app.api.metrics import Metrics
 from app.api.served import ServedModel
 from app.banner import Banner
+from app.engine.constraints import GrammarCompiler
 from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
-from app.engine.scheduler import Limits
+from app.engine.limits import Limits
 from app.listener import open_port, take_address
 from app.server import Server
 from app.settings import ServeSettings
@@ -55,7 +57,7 @@ def run(settings: ServeSettings, loaded: LoadedModel, sock: socket.socket) -> in
     metrics = Metrics()
     engine = Engine(
         loaded.runner,
-        Vocabulary(loaded.tokenizer.token_bytes, loaded.tokenizer.special_token_ids),
+        vocabulary_of(loaded),
         Limits(settings.max_num_seqs, settings.max_num_batched_tokens),
         observe=metrics.observe,
         on_death=engine_died.set,
@@ -79,8 +81,24 @@ def describe(settings: ServeSettings, loaded: LoadedModel) -> ServedModel:
         tokenizer=loaded.tokenizer,
         chat_template=loaded.chat_template,
         eos_token_ids=loaded.eos_token_ids,
+        grammars=GrammarCompiler(vocabulary_of(loaded), loaded.eos_token_ids),
+        fingerprint=fingerprint(loaded),
         defaults=SamplingParams(**recommended),
     )
+
+
+def vocabulary_of(loaded: LoadedModel) -> Vocabulary:
+    return Vocabulary(loaded.tokenizer.token_bytes, loaded.tokenizer.special_token_ids)
+
+
+def fingerprint(loaded: LoadedModel) -> str:
+    """The same as long as the model, the program and what it runs on are the same; not a check of the weights."""
+    info = loaded.runner.info
+    parts = (
+        *(loaded.name, loaded.architecture, loaded.num_parameters, installed_version()),
+        *(info.backend, info.device, info.dtype, info.kv_dtype, info.vocab_size),
+    )
+    return "fp_" + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 
 
 def make_banner(settings: ServeSettings, loaded: LoadedModel, served: ServedModel, sock: socket.socket) -> Banner:

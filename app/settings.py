@@ -103,6 +103,11 @@ def option(group: str, metavar: str, meaning: str, default: Any, *, said: str = 
     return Field(default, description=meaning, json_schema_extra=shown, **bounds)
 
 
+def word(metavar: str, meaning: str) -> Any:
+    """A field that is not an option: it is always given, on the command line."""
+    return Field(description=meaning, json_schema_extra={"group": "Words", "metavar": metavar, "said": ""})
+
+
 Text = Annotated[str, AfterValidator(check_text)]
 Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -121,6 +126,23 @@ class PullSettings(BaseSettings):
     cache_dir: Path | None = option(
         "Model", "FOLDER", "Where the fetched default model is kept.", None, said="the user's cache folder"
     )
+
+
+class ExportSettings(PullSettings):
+    """Words and options of `slotwise export-tokenizer`."""
+
+    model: Text = word("MODEL", "As for serve; the word default is the model that slotwise fetches.")
+    folder: Path = word("DIR", "The folder to write, new or empty or written by this command before.")
+    tokenizer: Text | None = option(
+        "Model",
+        "FOLDER",
+        "Folder of the tokenizer.json of a model that has none (.pth).",
+        None,
+        said="beside the model",
+    )
+
+    def load_options(self) -> LoadOptions:
+        return LoadOptions(model=self.model, tokenizer=self.tokenizer, cache_dir=self.cache_dir)
 
 
 class ServeSettings(PullSettings):

@@ -16,6 +16,11 @@ class SamplingParams:
     top_k: int = 0  # 0: no limit
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0  # locally typical sampling (arXiv 2202.00666)
+    top_n_sigma: float = 0.0  # 0: off; else logits this many standard deviations below the largest (arXiv 2411.07641)
+    xtc_probability: float = 0.0  # that the most likely tokens are left out, all but the last of those …
+    xtc_threshold: float = 0.1  # … that have at least this share
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit), each id once
     repetition_penalty: float = 1.0  # over prompt and output, as in CTRL (arXiv 1909.05858)
     presence_penalty: float = 0.0  # over the output only, as OpenAI defines it
     frequency_penalty: float = 0.0
@@ -23,6 +28,7 @@ class SamplingParams:
     num_logprobs: int | None = None  # None: not wanted; 0: the chosen token's own; n: also the n most likely
     min_tokens: int = 0  # until the output has this many tokens …
     suppressed_token_ids: tuple[int, ...] = ()  # … these are never chosen
+    num_prompt_logprobs: int = 0  # of chunks with targets: so many most likely tokens beside each target
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class OpenedSlot:
     generation: int
     num_prompt_tokens: int
     sampling: SamplingParams
+    pools: bool = False  # the mean of the prompt's final hidden states is wanted, behind its last chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,10 @@ class Chunk:
 
     slot: int
     token_ids: tuple[int, ...] = ()  # empty: a decode chunk, which feeds the token the runner sampled last
-    samples: bool = True  # False: more of the prompt is to come, no token is wanted yet
+    samples: bool = True  # False: no token is wanted: more of the prompt is to come, or none ever is
+    allowed: bytes | None = None  # what may be chosen: a bit for each token id, the lowest of a byte first; None: all
+    biases: tuple[tuple[int, float], ...] = ()  # as SamplingParams.logit_bias, and added to it, for this one choice
+    targets: tuple[int, ...] = ()  # targets[i]: a token whose log-probability behind the chunk's token i is wanted
 
     @property
     def num_tokens(self) -> int:
@@ -82,6 +92,14 @@ NO_CHOICE = "no token is left to choose: all are suppressed"
 
 
 @dataclass(frozen=True, slots=True)
+class TargetLogprob:
+    """Of one of a chunk's targets, as ChunkResult has them of the token chosen."""
+
+    logprob: float
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkResult:
     """What one chunk gave: a token where it samples, or the reason why it could not."""
 
@@ -89,6 +107,8 @@ class ChunkResult:
     logprob: float | None = None  # natural logarithm, of the model's own distribution (before penalties, temperature)
     top_logprobs: tuple[tuple[int, float], ...] = ()  # (token id, logprob), most likely first
     error: str | None = None
+    targets: tuple[TargetLogprob, ...] = ()  # one for each of the chunk's
+    pooled: tuple[float, ...] | None = None  # [E], of a slot that pools, behind the last token of its prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,8 @@ class RunnerInfo:
     block_size: int  # token positions in a block
     num_blocks: int  # the limit of the KV cache
     block_bytes: int  # of one block, in all layers
+    hidden_size: int = 0
+    instruction_set: str = ""  # of the processor, in the products; empty where the backend does not know
 
     @property
     def kv_bytes_per_token(self) -> int:

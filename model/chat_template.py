@@ -7,18 +7,20 @@ business of this module.
 """
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes, pass_context
+from jinja2 import Template, TemplateError, meta, nodes, pass_context
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from model.chat_messages import Arguments, ChatTemplateError, prepare
 from model.errors import ModelError
 from model.formats.tokenizer_folder import FolderConfig
 
@@ -28,12 +30,7 @@ from model.formats.tokenizer_folder import FolderConfig
 _PYTHON_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
 _MOST_SECONDS = 5.0  # for a rendering, which takes milliseconds; jinja2 bounds a range, but not ranges in ranges
 _TIME_LEFT, _DEADLINE = "time left", "deadline of the template"  # a filter and a variable that no template can name
-_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")  # clients name it differently; the first one counts
 _PROBE_ANSWER = "slotwise-probe-answer"
-
-
-class ChatTemplateError(ValueError):
-    """A template that does not compile, or does not take these messages. The message is the template's own."""
 
 
 class ChatTemplate:
@@ -42,8 +39,12 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str], tool_use_source: str | None = None) -> None:
         """`special_tokens` are variables of the template: {"bos_token": …, "eos_token": …}. `tool_use_source` takes the
         place of `source` where tools are given. Raises ChatTemplateError for a template that does not compile."""
+        self.source = source
+        self.tool_use_source = tool_use_source
         self._template = _compile(source)
         self._tool_use_template = self._template if tool_use_source is None else _compile(tool_use_source)
+        sources = [source] if tool_use_source is None else [source, tool_use_source]
+        self.variables = frozenset[str]().union(*map(_variables, sources))  # that it asks for
         self._special_tokens = dict(special_tokens)
 
     @classmethod
@@ -66,16 +67,24 @@ class ChatTemplate:
             raise ModelError(path, f"the chat template cannot be used: {error}") from error
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **kwargs: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        **kwargs: Any,
     ) -> str:
-        """`kwargs` are further variables of the template: tools, enable_thinking, … Content that is a list of text
-        parts is joined by newlines; a key whose value is None counts as absent. Raises ChatTemplateError."""
+        """`kwargs` are further variables of the template: tools, enable_thinking, … `continue_final_message`: the text
+        ends where the content of the last message does. Raises ChatTemplateError."""
+        if continue_final_message:
+            return self._render_open(messages, **kwargs)
         if not messages:
             raise ChatTemplateError("messages is empty; a chat has at least one message.")
         if "messages" in kwargs:
             raise ChatTemplateError("the template's variable 'messages' is the chat itself and cannot be set.")
         variables = {**self._special_tokens, "tools": None, "documents": None, **kwargs}
-        variables["messages"] = [_prepare(message) for message in messages]
+        variables["messages"] = [prepare(message) for message in messages]
         variables |= {"add_generation_prompt": add_generation_prompt, _DEADLINE: time.monotonic() + _MOST_SECONDS}
         template = self._template if variables["tools"] is None else self._tool_use_template
         try:
@@ -84,6 +93,19 @@ class ChatTemplate:
             raise ChatTemplateError(error.message or type(error).__name__) from error
         except _PYTHON_ERRORS as error:
             raise ChatTemplateError(f"{type(error).__name__}: {error}") from error
+
+    def _render_open(self, messages: Sequence[Mapping[str, Any]], **kwargs: Any) -> str:
+        """A mark shows where the last content ends; the space behind it, whether the template trims contents: then it
+        would have trimmed the end of this one."""
+        content = prepare(messages[-1]).get("content") if messages else None
+        if not content:
+            raise ChatTemplateError("the last message has no content that could be continued.")
+        mark = f"<{secrets.token_hex(16)}>"
+        marked = [*messages[:-1], {**messages[-1], "content": f"{content}{mark} "}]
+        text, found, behind = self.render(marked, add_generation_prompt=False, **kwargs).rpartition(mark)
+        if not found:
+            raise ChatTemplateError("the chat template changes the last message, so that it cannot be continued.")
+        return text if behind.startswith(" ") else text.rstrip()
 
     def text_behind_answer(self) -> str:
         """What the template writes behind an assistant's message: the model was taught to end its answers so. Empty if
@@ -96,8 +118,7 @@ class ChatTemplate:
         return behind if answer else ""
 
 
-def _compile(source: str) -> Template:
-    """Each turn of a loop and each call of a macro looks at the clock first: nothing else repeats itself."""
+def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
     )
@@ -105,6 +126,12 @@ def _compile(source: str) -> Template:
     environment.filters[_TIME_LEFT] = _check_time_left
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _compile(source: str) -> Template:
+    """Each turn of a loop and each call of a macro looks at the clock first: nothing else repeats itself."""
+    environment = _environment()
     try:
         template = environment.parse(source)
         repeated = [loop.body for loop in template.find_all(nodes.For)]
@@ -116,6 +143,11 @@ def _compile(source: str) -> Template:
         raise ChatTemplateError(f"line {getattr(error, 'lineno', 1)}: {error.message}") from error
     except (SyntaxError, *_PYTHON_ERRORS) as error:  # SyntaxError: more nesting than Python takes
         raise ChatTemplateError(f"{type(error).__name__}: {error}") from error
+
+
+def _variables(source: str) -> frozenset[str]:
+    """Of a template that compiles."""
+    return frozenset(meta.find_undeclared_variables(_environment().parse(source)))
 
 
 @pass_context
@@ -147,6 +179,8 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """In place of jinja2's own, which escapes HTML."""
+    if isinstance(value, Arguments):
+        return value.text
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -156,26 +190,6 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
-
-
-def _prepare(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as templates expect it. The names of the reasoning are transformers': every template finds its own."""
-    prepared = {key: value for key, value in message.items() if value is not None}
-    if isinstance(prepared.get("content"), list):
-        prepared["content"] = "\n".join(_part_text(part) for part in prepared["content"])
-    reasoning = next((prepared[name] for name in _REASONING_FIELDS if name in prepared), None)
-    if reasoning is not None:
-        prepared = {"thinking": reasoning, **prepared, "reasoning_content": reasoning}
-    return prepared
-
-
-def _part_text(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind != "text":
-        raise ChatTemplateError(f"a content part of type {kind!r} was given; this model takes parts of type 'text'.")
-    if not isinstance(part.get("text"), str):
-        raise ChatTemplateError("a content part of type 'text' has no string under 'text'.")
-    return str(part["text"])
 
 
 def _folder_sources(config: FolderConfig) -> dict[str, str]:

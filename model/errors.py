@@ -1,4 +1,4 @@
-"""The one error of loading."""
+"""The one error of loading, and that of writing."""
 
 from pathlib import Path
 
@@ -14,6 +14,13 @@ class ModelError(ValueError):
         self.path = Path(path)
         self.problem = _shown(problem)
         super().__init__(f"{_shown(str(path))}: {self.problem}")
+
+
+class ExportError(ValueError):
+    """A folder that is not written to. The message names it and says what would be right."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{_shown(str(path))}: {_shown(problem)}")
 
 
 def _shown(text: str) -> str:

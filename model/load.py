@@ -52,9 +52,8 @@ class Parts:
 def load(options: LoadOptions) -> LoadedModel:
     """Raises ModelError for whatever cannot be served."""
     path = locate(options)
-    parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
-    checkpoint = parts.checkpoint
-    tokenizer = fit_vocabulary(parts.tokenizer, checkpoint)
+    parts = read_parts(path, options)
+    checkpoint, tokenizer = parts.checkpoint, parts.tokenizer
     return LoadedModel(
         name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
         path=path,
@@ -66,6 +65,12 @@ def load(options: LoadOptions) -> LoadedModel:
         architecture=checkpoint.config.architecture,
         num_parameters=checkpoint.num_parameters,
     )
+
+
+def read_parts(path: Path, options: LoadOptions) -> Parts:
+    """Of the model at `path`, with the tokenizer that the options name. Raises ModelError."""
+    parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
+    return replace(parts, tokenizer=fit_vocabulary(parts.tokenizer, parts.checkpoint))
 
 
 def locate(options: LoadOptions) -> Path:

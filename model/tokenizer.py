@@ -2,7 +2,7 @@
 special, which end a text. The work is done by `tokenizers`; formats build its object, this module wraps it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from model.token_bytes import token_bytes
 # in one match: about that many spaces in a row.
 MAX_TEXT_LENGTH = 4_000_000  # characters
 
+# Around parts of an answer, where whoever reads it needs them: printed also by a vocabulary that calls them special.
+TAGS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokenizer:
@@ -26,6 +29,7 @@ class Tokenizer:
     token_bytes: Sequence[bytes]  # of each id; b"" for an id without a token
     special_token_ids: frozenset[int]  # never printed
     eos_token_ids: frozenset[int]  # each ends a text
+    special_tokens: Mapping[str, str]  # text by role: bos_token, eos_token, …; only those that the model names
 
     @classmethod
     def from_backend(
@@ -33,12 +37,14 @@ class Tokenizer:
         backend: tokenizers.Tokenizer,
         path: Path,
         *,
+        special_tokens: Mapping[str, str],
         eos_token_ids: Iterable[int | None],
         template: ChatTemplate | None,
     ) -> "Tokenizer":
         """The special token that the template writes behind an answer ends a text too. Raises ModelError, naming
         `path`, for a tokenizer whose tokens cannot be spelled in bytes, and a template whose text has no tokens."""
-        special = frozenset(token_id for token_id, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder().items()
+        special = frozenset(token_id for token_id, token in added if token.special and token.content not in TAGS)
         behind = template.text_behind_answer().lstrip() if template else ""
         try:
             turn_end = special.intersection(_encode(backend, behind, add_special_tokens=False)[:1])
@@ -49,6 +55,7 @@ class Tokenizer:
             token_bytes=token_bytes(backend, path),
             special_token_ids=special,
             eos_token_ids=turn_end.union(token_id for token_id in eos_token_ids if token_id is not None),
+            special_tokens=special_tokens,
         )
 
     @classmethod
@@ -56,13 +63,18 @@ class Tokenizer:
         """Of a Hugging Face folder: tokenizer.json, tokenizer_config.json, and its chat template. Raises ModelError."""
         config = FolderConfig.read(path)
         backend = read_backend(config)
-        ends = [backend.token_to_id(text) for role, text in config.special_tokens.items() if role == "eos_token"]
-        return cls.from_backend(backend, path, eos_token_ids=ends, template=ChatTemplate.from_folder(path))
+        roles, template = config.special_tokens, ChatTemplate.from_folder(path)
+        ends = [backend.token_to_id(text) for role, text in roles.items() if role == "eos_token"]
+        return cls.from_backend(backend, path, special_tokens=roles, eos_token_ids=ends, template=template)
 
     @property
     def vocab_size(self) -> int:
         """Added tokens included. A model may have more rows than that."""
         return len(self.token_bytes)
+
+    def name(self, token_id: int) -> str:
+        """As the vocabulary spells it: Ġthe, <0x0A>, ▁a. Empty for an id without a token."""
+        return self.backend.id_to_token(token_id) or ""
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The name of a special token in `text` becomes that token, as in transformers. `add_special_tokens`: what the

@@ -2,14 +2,17 @@
 
 FakeRunner keeps a KV cache of real blocks and reads a request's tokens back from them through the block ids it was
 told, so that a scheduler that mixes up blocks gives wrong answers. By default a request's next token is the sum of all
-its tokens so far, modulo 256: prompt [1, 2] answers 3, 6, 12, 24, 48, …
+its tokens so far, modulo 256: prompt [1, 2] answers 3, 6, 12, 24, 48, … Where that token is not allowed, it is the
+next one that is; biases and what else is there to make a choice are not looked at. The token at position p of a prompt
+has the log-probability -p / 2, and the pooled state of a prompt is the mean of its token ids.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from app.engine.detokenizer import Vocabulary
-from model.batch import Batch, Chunk, ChunkResult, OpenedSlot, RunnerInfo, StepOutput
+from model.batch import NO_CHOICE, Batch, Chunk, ChunkResult, OpenedSlot, RunnerInfo, StepOutput, TargetLogprob
 
 EOS = 256
 BOS = 257
@@ -21,6 +24,21 @@ NextToken = Callable[[Sequence[int], int], int]  # (tokens of prompt and output,
 
 def sum_of_all(token_ids: Sequence[int], num_prompt_tokens: int) -> int:
     return sum(token_ids) % 256
+
+
+def bits(*token_ids: int) -> bytes:
+    """As Chunk.allowed: these and no others."""
+    return sum(1 << token_id for token_id in set(token_ids)).to_bytes(-(-VOCAB_SIZE // 8), "little")
+
+
+def allows(allowed: bytes, token_id: int) -> bool:
+    return token_id // 8 < len(allowed) and bool(allowed[token_id // 8] >> token_id % 8 & 1)
+
+
+def next_allowed(allowed: bytes, wanted: int) -> int | None:
+    """The first that is allowed from the wanted one on, and from 0 on behind the last."""
+    in_turn = ((wanted + distance) % VOCAB_SIZE for distance in range(VOCAB_SIZE))
+    return next((token_id for token_id in in_turn if allows(allowed, token_id)), None)
 
 
 def says(text: str) -> NextToken:
@@ -60,6 +78,7 @@ class FakeRunner:
             block_size=block_size,
             num_blocks=num_blocks,
             block_bytes=block_size * 8,
+            hidden_size=1,
         )
         self.next_token = next_token
         self.before_step = before_step
@@ -96,25 +115,51 @@ class FakeRunner:
 
     def _chunk(self, chunk: Chunk) -> ChunkResult:
         slot = self.slots[chunk.slot]
+        start = slot.num_tokens
         for token_id in chunk.token_ids or (slot.last_token_id,):
             assert token_id is not None, "a decode chunk follows a sampled token"
             block, offset = divmod(slot.num_tokens, self.info.block_size)
             self.memory[slot.block_ids[block]][offset] = token_id
             slot.num_tokens += 1
-        if not chunk.samples:
-            return ChunkResult()
-        slot.last_token_id = self.next_token(self._read(slot), slot.opened.num_prompt_tokens)
-        wanted = slot.opened.sampling.num_logprobs
-        if wanted is None:
-            return ChunkResult(slot.last_token_id)
-        top = tuple((slot.last_token_id + rank, -0.5 - rank) for rank in range(wanted))
-        return ChunkResult(slot.last_token_id, -0.5, top)
+        result = self._sampled(slot, chunk.allowed) if chunk.samples else ChunkResult()
+        targets = self._targets(slot, chunk.targets, start + 1)
+        return replace(result, targets=targets, pooled=self._pooled(slot, start))
+
+    def _sampled(self, slot: FakeSlot, allowed: bytes | None) -> ChunkResult:
+        wanted = self.next_token(self._read(slot), slot.opened.num_prompt_tokens)
+        chosen = wanted if allowed is None else next_allowed(allowed, wanted)
+        if chosen is None:
+            return ChunkResult(error=NO_CHOICE)
+        slot.last_token_id = chosen
+        num_logprobs = slot.opened.sampling.num_logprobs
+        if num_logprobs is None:
+            return ChunkResult(chosen)
+        return ChunkResult(chosen, -0.5, top_logprobs(chosen, -0.5, num_logprobs))
+
+    def _targets(self, slot: FakeSlot, targets: Sequence[int], first_position: int) -> tuple[TargetLogprob, ...]:
+        assert first_position + len(targets) <= slot.opened.num_prompt_tokens or not targets, "targets are the prompt's"
+        num_top = slot.opened.sampling.num_prompt_logprobs
+        logprobs = [-0.5 * (first_position + number) for number in range(len(targets))]
+        return tuple(
+            TargetLogprob(logprob, top_logprobs(target, logprob, num_top))
+            for target, logprob in zip(targets, logprobs, strict=True)
+        )
+
+    def _pooled(self, slot: FakeSlot, start: int) -> tuple[float, ...] | None:
+        num_prompt_tokens = slot.opened.num_prompt_tokens
+        if not slot.opened.pools or not start < num_prompt_tokens <= slot.num_tokens:
+            return None
+        return (sum(self._read(slot)[:num_prompt_tokens]) / num_prompt_tokens,)
 
     def _read(self, slot: FakeSlot) -> list[int]:
         tokens = [token for block in slot.block_ids for token in self.memory[block]]
         read = [token for token in tokens[: slot.num_tokens] if token is not None]
         assert len(read) == slot.num_tokens, "a slot's blocks hold its tokens"
         return read
+
+
+def top_logprobs(token_id: int, logprob: float, how_many: int) -> tuple[tuple[int, float], ...]:
+    return tuple((token_id + rank, logprob - rank) for rank in range(how_many))
 
 
 class ByteTokenizer:
@@ -125,6 +170,10 @@ class ByteTokenizer:
     special_token_ids = frozenset({EOS, BOS})
     eos_token_ids = frozenset({EOS})
     bos_token_id = BOS
+    special_tokens = MappingProxyType({"bos_token": "<bos>", "eos_token": "<eos>"})
+
+    def name(self, token_id: int) -> str:
+        return self.token_bytes[token_id].decode("latin-1")
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return list(text.encode())

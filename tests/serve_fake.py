@@ -24,6 +24,9 @@ class Death(BaseException):
 
 
 class Template:
+    source = "{{ messages[-1].content }}"
+    variables = frozenset({"messages"})
+
     def render(self, messages: Sequence[Mapping[str, Any]], /, **variables: Any) -> str:
         return str(messages[-1]["content"])
 

@@ -72,6 +72,7 @@ ROOMS = (
 # Who alone may import a library.
 LIBRARIES = {
     ("fastapi", "starlette"): ("app.api",),
+    ("llguidance",): ("app.engine.constraints", "app.engine.lark", "app.engine.grammar_trial"),
     ("uvicorn",): ("app.server",),
     ("torch",): ("model.torch_backend", "model.formats.minimind"),
     ("ctypes",): ("model.native",),

@@ -17,7 +17,9 @@ from model.errors import ModelError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "serve --help", "pull --help", "serve --port x"])
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "serve --help", "pull --help", "serve --port x", "export-tokenizer --help"]
+)
 def test_what_runs_nothing_imports_nothing_heavy(line):
     program = (
         "import sys\nfrom app.cli import main\n"
@@ -46,7 +48,8 @@ def test_help_names_the_commands(capsys):
 
     assert raised.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"    {command.name} " in text and command.summary in text for command in cli.COMMANDS)
+    lines = [" ".join(line.split()) for line in text.replace("\n                    ", " ").splitlines()]
+    assert all(f"{command.name} {command.summary}" in lines for command in cli.COMMANDS)
 
 
 def test_no_command_is_answered_with_help(capsys):
@@ -60,6 +63,17 @@ def test_no_command_is_answered_with_help(capsys):
         (["serv"], "slotwise: error: argument COMMAND: invalid choice: 'serv'"),
         (["serve", "--prot", "1"], "slotwise serve: error: there is no option --prot; did you mean --port?"),
         (["pull", "--port", "1"], "slotwise pull: error: there is no option --port"),
+        (["pull", "a"], "slotwise pull: error: a is one word too many; none is needed"),
+        (["export-tokenizer"], "slotwise export-tokenizer: error: the following arguments are required: MODEL, DIR"),
+        (["export-tokenizer", "a"], "slotwise export-tokenizer: error: the following arguments are required: DIR"),
+        (
+            ["export-tokenizer", "a", "b", "c"],
+            "slotwise export-tokenizer: error: c is one word too many; there is one MODEL and one DIR",
+        ),
+        (
+            ["export-tokenizer", "a", "b", "--tokeniser", "c"],
+            "slotwise export-tokenizer: error: there is no option --tokeniser; did you mean --tokenizer?",
+        ),
         (["--nothing", "serve"], "slotwise serve: error: there is no option --nothing"),
         (["pull", "--cache-dir"], "slotwise pull: error: argument --cache-dir: expected one argument"),
     ],

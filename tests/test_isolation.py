@@ -14,8 +14,8 @@ import torch
 
 from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
+from app.engine.limits import Limits
 from app.engine.request import FinishReason, RequestParams, Submission
-from app.engine.scheduler import Limits
 from model.batch import Chunk, SamplingParams
 from model.config import ModelConfig
 from model.torch_backend.runner import TorchOptions, TorchRunner

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app.main import describe
+from app.main import describe, fingerprint
 from app.settings import ServeSettings
 from model.batch import SamplingParams
 from model.options import LoadOptions
@@ -148,6 +149,18 @@ def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
 
     assert served.defaults == SamplingParams(temperature=0.5)
     assert served.names == ("fake",)
+
+
+def test_the_fingerprint_is_of_all_that_an_answer_depends_on_but_the_request(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
+    loaded, again = (serve_fake.load(LoadOptions()) for _ in range(2))
+    other_kv = replace(again.runner.info, kv_dtype="int8")
+
+    assert re.fullmatch(r"fp_[0-9a-f]{12}", fingerprint(loaded))
+    assert fingerprint(again) == fingerprint(loaded) == describe(ServeSettings(), loaded).fingerprint
+    assert fingerprint(replace(loaded, name="other")) != fingerprint(loaded)
+    again.runner.info = other_kv
+    assert fingerprint(again) != fingerprint(loaded)
 
 
 @pytest.mark.parametrize("number", ENDING)

@@ -8,6 +8,7 @@ import pytest
 from app.api.schemas.wire import HARMLESS, NEUTRAL
 from app.arguments import options_of
 from app.settings import ServeSettings
+from tests.parameter_table import table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -58,6 +59,13 @@ def test_the_option_table_says_what_the_code_does(option) -> None:  # type: igno
 def test_the_option_table_has_no_other_row() -> None:
     rows = [line for line in section("Options").splitlines() if line.startswith("| `")]
     assert len(rows) == len(options_of(ServeSettings))
+
+
+def test_the_parameter_table_is_that_of_the_schemas() -> None:
+    lines = section("Call it").splitlines()
+    start = lines.index(table()[0])
+
+    assert lines[start : lines.index("", start)] == table(), "python -m tests.parameter_table prints it"
 
 
 def test_the_accepted_extras_are_the_documented_ones() -> None:

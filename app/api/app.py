@@ -11,17 +11,24 @@ from fastapi import FastAPI
 
 from app.api.auth import ApiKeys
 from app.api.chat import Chat
+from app.api.chat_calls import ChatCalls
 from app.api.completions import Completions
+from app.api.embeddings import Pooling
 from app.api.errors import install_error_handlers
 from app.api.generation import Generation
 from app.api.health import HealthChecks
+from app.api.messages import AnthropicMessages
 from app.api.metrics import Metrics
 from app.api.models import Models
+from app.api.render import Rendering
 from app.api.request_id import RequestIds
+from app.api.requests import Requests
+from app.api.responses import Responses
 from app.api.served import ServedModel
 from app.api.slots import SlotViews
 from app.api.stream import PING_AFTER_S
 from app.api.tokens import Tokenization
+from app.api.version import Versions
 from app.engine.engine import Engine
 from app.version import installed_version
 
@@ -49,16 +56,21 @@ def create_app(
     for resource in (
         Completions(generation),
         Chat(generation),
+        Responses(ChatCalls(generation)),
+        AnthropicMessages(ChatCalls(generation)),
+        Pooling(served, engine),
         Models(served),
         Tokenization(served),
+        Rendering(served),
+        Requests(engine),
         SlotViews(engine),
+        Versions(served, engine.info),
         HealthChecks(engine),
         metrics,
     ):
         app.include_router(resource.router())
     install_error_handlers(app)
-    if api_keys:
-        app.add_middleware(ApiKeys, keys=api_keys)
+    app.add_middleware(ApiKeys, keys=api_keys)
     app.add_middleware(RequestIds)  # the outermost: whatever is answered bears an id
     return app
 

@@ -1,20 +1,19 @@
 """POST /v1/chat/completions: messages, and the assistant's next."""
 
-import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.answers import AnswerPlan, Piece
+from app.api.answers import AnswerPlan, join, num_tokens, of_prompt, timings, usage
 from app.api.body import describe_body, read_body
+from app.api.chat_calls import ChatCalls
+from app.api.chat_voice import ChatVoice
+from app.api.chunks import ChunkWriter
 from app.api.generation import Generation
-from app.api.logprobs import TokenTexts, chat_logprobs
-from app.api.prompts import chat_token_ids
-from app.api.schemas.chat import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs, ChatRequest
-from app.api.schemas.generation import Usage
+from app.api.logprobs import TokenTexts
+from app.api.schemas.chat import ChatChoice, ChatCompletion, ChatRequest
 from app.engine.request import TokenEvent
 
 PATH = "/v1/chat/completions"
@@ -38,38 +37,45 @@ class Chat:
     async def create(self, request: Request) -> Response:
         """Answers a conversation; with `stream`, as server-sent events."""
         body = await read_body(request, ChatRequest)
-        served = self.generation.served
-        served.require(body.model)
-        prompt = await asyncio.to_thread(chat_token_ids, body.messages, served)
-        answer_format = ChatFormat(TokenTexts(served.tokenizer))
-        return self.generation.respond(request, body, [prompt], answer_format, self.generation.engine.room_for)
+        call = await ChatCalls(self.generation).prepare(request, body)
+        texts = TokenTexts(self.generation.served.tokenizer)
+        voices = [ChatVoice(call.new_parser(), texts) for _ in call.submissions]
+        if body.stream:
+            writer = ChunkWriter(call.plan, "chat.completion.chunk", voices, texts, prompt_is_in_choice=False)
+            return self.generation.stream(call, writer)
+        return self.generation.whole(call, ChatAnswer(call.plan, texts, voices).render)
 
 
 @dataclass(frozen=True, slots=True)
-class ChatFormat:
+class ChatAnswer:
+    """The whole answer, from one voice for each choice."""
+
+    plan: AnswerPlan
     texts: TokenTexts
-    id_prefix: str = "chatcmpl"
-    chunk_object: str = "chat.completion.chunk"
+    voices: Sequence[ChatVoice]
 
-    def delta(self, text: str, is_first: bool) -> str:
-        if is_first:
-            return f'"delta":{{"role":"assistant","content":{json.dumps(text)}}}'
-        return f'"delta":{{"content":{json.dumps(text)}}}' if text else '"delta":{}'
+    def render(self, choices: Sequence[Sequence[TokenEvent]]) -> ChatCompletion:
+        plan, num_completion_tokens = self.plan, sum(map(num_tokens, choices))
+        return ChatCompletion(
+            id=plan.id,
+            created=plan.created,
+            model=plan.model,
+            system_fingerprint=plan.fingerprint,
+            choices=[self._choice(events) for events in choices],
+            usage=usage(plan, num_completion_tokens),
+            timings=timings(plan, [events[-1].timings for events in choices], num_completion_tokens),
+            **of_prompt(plan, choices[0], self.texts).model_dump(),
+        )
 
-    def logprobs(self, tokens: Sequence[TokenEvent], num_characters: int) -> tuple[ChatLogprobs, int]:
-        return chat_logprobs(tokens, self.texts), num_characters
-
-    def answer(self, plan: AnswerPlan, pieces: Sequence[Piece], usage: Usage) -> ChatCompletion:
-        choices = [self._choice(plan, piece) for piece in pieces]
-        return ChatCompletion(id=plan.id, created=plan.created, model=plan.model, choices=choices, usage=usage)
-
-    def _choice(self, plan: AnswerPlan, piece: Piece) -> ChatChoice:
+    def _choice(self, events: Sequence[TokenEvent]) -> ChatChoice:
+        plan, piece = self.plan, join(events, self.plan)
         assert piece.finish_reason is not None
+        voice = self.voices[piece.index]
         return ChatChoice(
             index=piece.index,
-            message=AssistantMessage(content=piece.text),
-            logprobs=chat_logprobs(piece.tokens, self.texts) if plan.with_logprobs else None,
-            finish_reason=piece.finish_reason,
+            message=voice.message(piece.text),
+            logprobs=None if plan.num_logprobs is None else voice.logprobs(events),
+            finish_reason=voice.finish_reason(piece.finish_reason),
             stop_reason=piece.stop_reason,
             token_ids=piece.token_ids if plan.with_token_ids else None,
         )

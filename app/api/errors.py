@@ -1,21 +1,36 @@
-"""One table: what went wrong → the status and OpenAI's error body. No other file chooses a status for a failure.
+"""One table: what went wrong → the status and OpenAI's error body, or Anthropic's on the routes that are Anthropic's.
+No other file chooses a status for a failure.
 
 Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from app.engine.errors import EngineDead, RequestTooLong
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
+ANTHROPIC_ROUTES = "/v1/messages"
+ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+        503: "overloaded_error",
+    }
+)
 
 
 class InvalidRequest(ValueError):
@@ -32,6 +47,18 @@ class WrongApiKey(ValueError):
 
 class UnknownModel(ValueError):
     """No model of that name is served."""
+
+
+class UnknownRequest(ValueError):
+    """No live request has that id, or none of the same owner."""
+
+
+class RequestCancelled(Exception):
+    """By its id, before there was anything to answer."""
+
+
+class NoThreads(ValueError):
+    """An Anthropic client wants its conversation held here; told so, it sends the whole of it each time."""
 
 
 class UnsupportedContent(ValueError):
@@ -59,6 +86,11 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         ClientDisconnect: ErrorKind(400, message="The body ended before its time."),
         WrongApiKey: ErrorKind(401, code="invalid_api_key", headers={"www-authenticate": "Bearer"}),
         UnknownModel: ErrorKind(404, code="model_not_found", param="model"),
+        UnknownRequest: ErrorKind(404, code="request_not_found"),
+        RequestCancelled: ErrorKind(400, code="request_cancelled"),  # no status that clients would try again on
+        NoThreads: ErrorKind(
+            400, code="thread_unsupported_request", message="thread: conversations are not held here."
+        ),
         UnsupportedContent: ErrorKind(415),
         GenerationFailed: ErrorKind(500, "server_error"),
         EngineDead: ErrorKind(503, "server_error", "engine_dead", headers={"retry-after": "5"}),
@@ -81,18 +113,35 @@ def kind_of(error: Exception) -> ErrorKind:
     return next(kinds[base] for base in type(error).__mro__ if base in kinds)
 
 
+def error_message(error: Exception) -> str:
+    message = kind_of(error).message or str(error)
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
+
+
 def error_body(error: Exception) -> dict[str, dict[str, str | None]]:
     kind = kind_of(error)
-    message = kind.message or str(error)
-    if len(message) > MAX_MESSAGE:
-        message = message[: MAX_MESSAGE - 1] + "…"
     param = kind.param or getattr(error, "param", None)
-    return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+    return {"error": {"message": error_message(error), "type": kind.type, "param": param, "code": kind.code}}
 
 
-def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def speaks_anthropic(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path == ANTHROPIC_ROUTES or path.startswith(ANTHROPIC_ROUTES + "/")
+
+
+def anthropic_error_body(error: Exception, request_id: str) -> dict[str, Any]:
     kind = kind_of(error)
-    return JSONResponse(error_body(error), kind.status, {**(headers or {}), **kind.headers})
+    type = ANTHROPIC_TYPES.get(kind.status, "api_error" if kind.status >= 500 else "invalid_request_error")
+    told = {"type": type, "message": error_message(error), "details": kind.code and {"error_code": kind.code}}
+    return {"type": "error", "error": told, "request_id": request_id}
+
+
+def error_response(error: Exception, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """`scope` of the request that it answers."""
+    kind = kind_of(error)
+    is_anthropic = speaks_anthropic(scope)
+    body = anthropic_error_body(error, scope["state"]["request_id"]) if is_anthropic else error_body(error)
+    return JSONResponse(body, kind.status, {**(headers or {}), **kind.headers})
 
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
@@ -108,10 +157,12 @@ def install_error_handlers(app: FastAPI) -> None:
         app.add_exception_handler(exception, _answer_unforeseen if exception is Exception else _answer)
 
 
-async def _answer(_: Request, error: Exception) -> JSONResponse:
-    return error_response(error, error.headers if isinstance(error, HTTPException) else None)
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    return error_response(error, request.scope, error.headers if isinstance(error, HTTPException) else None)
 
 
 async def _answer_unforeseen(request: Request, error: Exception) -> JSONResponse:
     """Such an exception is answered outside the middleware that adds the request's id."""
-    return error_response(error, {"x-request-id": request.state.request_id})
+    request_id: str = request.state.request_id
+    own = {"request-id": request_id} if speaks_anthropic(request.scope) else {}
+    return error_response(error, request.scope, {"x-request-id": request_id, **own})

@@ -1,4 +1,4 @@
-"""From a parsed request and its prompts to the response: what completions and chat do alike."""
+"""From a parsed request and its prompts to the response: what all generating routes do alike."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,12 +7,23 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.responses import Response
 
-from app.api.answers import AnswerFormat, plan_answer
+from app.api.answers import AnswerPlan, plan_answer
 from app.api.schemas.generation import GenerationRequest
 from app.api.served import ServedModel
-from app.api.stream import PING_AFTER_S, ChunkWriter, StreamedAnswer, WholeAnswer
-from app.api.submissions import build_submissions, check_prompts
+from app.api.steering import steering_of
+from app.api.stream import PING_AFTER_S, Render, StreamedAnswer, WholeAnswer, Writer
+from app.api.submissions import Origin, build_submissions
+from app.engine.grammar import Grammar
 from app.engine.engine import Engine
+from app.engine.request import Submission
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request as the engine is to run it, and what is known of its answer."""
+
+    plan: AnswerPlan
+    submissions: Sequence[Submission]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +32,27 @@ class Generation:
     engine: Engine
     ping_after_s: float = PING_AFTER_S
 
-    def respond(
+    async def prepare(
         self,
         request: Request,
         body: GenerationRequest,
         prompts: Sequence[Sequence[int]],
-        answer_format: AnswerFormat,
+        id_prefix: str,
         default_max_tokens: Callable[[int], int],
-    ) -> Response:
-        """A response that has yet to submit: the engine hears of it when it is sent. Raises InvalidRequest."""
-        check_prompts(prompts, self.served)
-        request_id: str = request.state.request_id
-        submissions = build_submissions(body, prompts, request_id, self.served, default_max_tokens)
-        answer_id = f"{answer_format.id_prefix}-{request_id}"
-        plan = plan_answer(answer_id, int(time.time()), body, self.served, submissions)
-        if body.stream:
-            return StreamedAnswer(self.engine, submissions, ChunkWriter(plan, answer_format), self.ping_after_s)
-        return WholeAnswer(self.engine, submissions, plan, answer_format)
+        tool_grammar: Grammar | None = None,
+    ) -> Call:
+        """`default_max_tokens` is given a prompt's length; `tool_grammar` stands in for what the body asks for. Raises
+        InvalidRequest."""
+        steering = await steering_of(body, self.served, tool_grammar)
+        origin = Origin(request.state.request_id, request.state.owner)
+        submissions = build_submissions(body, prompts, origin, self.served, default_max_tokens, steering)
+        plan = plan_answer(f"{id_prefix}-{origin.call_id}", int(time.time()), body, self.served, submissions)
+        return Call(plan, submissions)
+
+    def stream(self, call: Call, writer: Writer) -> Response:
+        """A response that has yet to submit: the engine hears of it when it is sent."""
+        return StreamedAnswer(self.engine, call.submissions, writer, self.ping_after_s)
+
+    def whole(self, call: Call, render: Render) -> Response:
+        """Likewise."""
+        return WholeAnswer(self.engine, call.submissions, render)

@@ -27,7 +27,7 @@ class Metrics:
         )
         for reason in FinishReason:
             self._requests.labels(reason.value)  # present from the start, at zero
-        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts whose first token came.")
+        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts that were read to their end.")
         self._generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self._preemptions = self._counter("preemptions", "Running requests set back to waiting for want of blocks.")
         self._running = self._gauge("requests_running", "Requests that have a slot.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.api.errors import UnknownModel
+from app.engine.constraints import GrammarCompiler
 from model.batch import SamplingParams
 
 
@@ -23,6 +24,14 @@ class Tokenizer(Protocol):
     def special_token_ids(self) -> frozenset[int]:
         """Never printed."""
 
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """Text by role: bos_token, eos_token, …"""
+
+    def name(self, token_id: int) -> str:
+        """As the vocabulary spells it; empty for an id without a token."""
+        ...
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Raises ValueError for a text that it does not take."""
         ...
@@ -31,10 +40,27 @@ class Tokenizer(Protocol):
 
 
 class ChatTemplate(Protocol):
+    @property
+    def source(self) -> str:
+        """In jinja2's language."""
+        ...
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Their names, as far as the template looks at them."""
+        ...
+
     def render(
-        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        **variables: Any,
     ) -> str:
-        """Raises ValueError with the template's own words where it refuses the messages."""
+        """`continue_final_message`: the text ends where the content of the last message does. Raises ValueError with
+        the template's own words where it refuses the messages."""
         ...
 
 
@@ -47,6 +73,8 @@ class ServedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None  # None: no chat with this model
     eos_token_ids: frozenset[int]
+    grammars: GrammarCompiler
+    fingerprint: str = ""  # changes with everything but the request that an answer depends on
     defaults: SamplingParams = field(default_factory=SamplingParams)
 
     @property

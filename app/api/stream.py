@@ -1,4 +1,5 @@
-"""TokenEvents → the bytes of a stream, or one body; and the response that ends its requests whatever happens.
+"""Submits the requests of one HTTP request, sends what comes back, as it comes or in one body, and frees them whatever
+happens. How anything looks on the wire is for a `Writer` or a `Render` to say.
 
 A stream is ASCII throughout, so that no cut in it can split a character. Its first bytes wait for the first token (or
 for the first ping): a request that fails before has a proper status, and a client that times the first byte times the
@@ -6,97 +7,43 @@ first token.
 """
 
 import asyncio
-import json
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.answers import AnswerFormat, AnswerPlan, by_choice, join, num_tokens, raise_if_failed, usage
-from app.api.errors import GenerationFailed, error_body
+from app.api.answers import by_choice, raise_if_failed
+from app.api.errors import GenerationFailed
+from app.api.schemas.wire import WireAnswer
 from app.engine.engine import Engine
 from app.engine.errors import EngineDead
 from app.engine.request import Submission, TokenEvent
 from app.engine.stream import EventStream
 
-COMPACT = (",", ":")
 PING = b": ping\n\n"
 PING_AFTER_S = 15.0  # of silence; naive clients stumble over comments, so only where a proxy might lose patience
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
-
-@dataclass(slots=True)
-class _Choice:
-    unsent: list[TokenEvent] = field(default_factory=list)  # nothing printable in them yet
-    is_first: bool = True
-    num_characters: int = 0
+Render = Callable[[Sequence[Sequence[TokenEvent]]], WireAnswer]  # the events of each submission → the whole answer
 
 
-class ChunkWriter:
-    """Server-sent events of one answer. What never changes in a chunk is encoded once."""
-
-    def __init__(self, plan: AnswerPlan, answer_format: AnswerFormat) -> None:
-        self._plan = plan
-        self._format = answer_format
-        self._choices = [_Choice() for _ in range(plan.num_choices)]
-        self._num_open = plan.num_choices
-        self._num_tokens = 0
-        head = {"id": plan.id, "object": answer_format.chunk_object, "created": plan.created, "model": plan.model}
-        self._head = f'data: {json.dumps(head, separators=COMPACT)[:-1]},"choices":['
+class Writer(Protocol):
+    """One stream in the words of one API: ASCII, whole server-sent events."""
 
     @property
     def is_finished(self) -> bool:
-        return self._num_open == 0
+        """All submissions have had their last event, and the end of the stream is written."""
 
     def write(self, events: Sequence[TokenEvent]) -> bytes:
-        """At most one chunk for each choice; behind the last one, the end of the stream. Empty if there is nothing to
-        show. Raises GenerationFailed or EngineDead."""
-        raise_if_failed(events)
-        self._num_tokens += num_tokens(events)
-        for event in events:
-            self._choices[event.index].unsent.append(event)
-        chunks = [self._chunk(self._choices[index]) for index in dict.fromkeys(event.index for event in events)]
-        if self.is_finished:
-            chunks.append(self._end())
-        return "".join(chunks).encode()
+        """What the next events, at least one, make of the stream; empty if there is nothing to show yet. Raises
+        GenerationFailed or EngineDead."""
+        ...
 
-    def _chunk(self, choice: _Choice) -> str:
-        piece = join(choice.unsent, self._plan)
-        if not piece.text and piece.finish_reason is None:
-            return ""
-        members = [f'"index":{piece.index}', self._format.delta(piece.text, choice.is_first)]
-        members.append(f'"logprobs":{self._logprobs(choice)}')
-        if self._plan.with_token_ids:
-            members.append(f'"token_ids":{piece.token_ids}')
-        if piece.finish_reason is None:
-            members.append('"finish_reason":null')
-        else:
-            self._num_open -= 1
-            members.append(f'"finish_reason":"{piece.finish_reason}","stop_reason":{json.dumps(piece.stop_reason)}')
-        choice.unsent.clear()
-        choice.is_first = False
-        return f"{self._head}{{{','.join(members)}}}]{self._running_usage()}}}\n\n"
-
-    def _logprobs(self, choice: _Choice) -> str:
-        if not self._plan.with_logprobs:
-            return "null"
-        tokens = [event for event in choice.unsent if event.token_id is not None]
-        logprobs, choice.num_characters = self._format.logprobs(tokens, choice.num_characters)
-        return json.dumps(logprobs.model_dump(), separators=COMPACT)
-
-    def _running_usage(self) -> str:
-        if self._plan.with_running_usage:
-            return f',"usage":{self._usage()}'
-        return ',"usage":null' if self._plan.with_usage else ""
-
-    def _end(self) -> str:
-        usage_chunk = f'{self._head}],"usage":{self._usage()}}}\n\n' if self._plan.with_usage else ""
-        return usage_chunk + "data: [DONE]\n\n"
-
-    def _usage(self) -> str:
-        return usage(self._plan, self._num_tokens).model_dump_json()
+    def error(self, error: Exception) -> bytes:
+        """The last words of a stream that has begun and failed."""
+        ...
 
 
 class EngineResponse(Response):
@@ -130,20 +77,16 @@ class EngineResponse(Response):
 class WholeAnswer(EngineResponse):
     """One JSON body, when all choices are complete."""
 
-    def __init__(
-        self, engine: Engine, submissions: Sequence[Submission], plan: AnswerPlan, answer_format: AnswerFormat
-    ) -> None:
+    def __init__(self, engine: Engine, submissions: Sequence[Submission], render: Render) -> None:
         super().__init__(engine, submissions)
-        self._plan = plan
-        self._format = answer_format
+        self._render = render
 
     async def _answer(self, stream: EventStream, send: Send) -> None:
         events: list[TokenEvent] = []
         while arrived := await stream.next():
             raise_if_failed(arrived)
             events += arrived
-        pieces = [join(of_choice, self._plan) for of_choice in by_choice(events, self._plan.num_choices)]
-        answer = self._format.answer(self._plan, pieces, usage(self._plan, num_tokens(events)))
+        answer = self._render(by_choice(events, len(self._submissions)))
         body = answer.model_dump_json().encode()
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         await send(_start(headers))
@@ -157,7 +100,7 @@ class StreamedAnswer(EngineResponse):
         self,
         engine: Engine,
         submissions: Sequence[Submission],
-        writer: ChunkWriter,
+        writer: Writer,
         ping_after_s: float = PING_AFTER_S,
     ) -> None:
         super().__init__(engine, submissions)
@@ -176,7 +119,7 @@ class StreamedAnswer(EngineResponse):
         except (GenerationFailed, EngineDead) as error:
             if not self._is_started:
                 raise
-            await self._send(send, f"data: {json.dumps(error_body(error))}\n\n".encode(), more=False)
+            await self._send(send, self._writer.error(error), more=False)
 
     async def _next_bytes(self, stream: EventStream, deadline: float) -> bytes:
         try:

@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from app.api.errors import InvalidRequest
 from app.api.schemas.generation import GenerationRequest
 from app.api.served import ServedModel
+from app.api.steering import Steering, check_token_ids
 from app.engine.request import RequestParams, Submission
 from model.batch import SamplingParams
 
@@ -14,28 +15,41 @@ GREEDY_BELOW = 1e-5  # such a temperature leaves the best token alone, and a sma
 NUM_SEEDS = 2**64
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The HTTP request that submissions come with."""
+
+    call_id: str
+    owner: str = ""
+
+
 def build_submissions(
     body: GenerationRequest,
     prompts: Sequence[Sequence[int]],
-    request_id: str,
+    origin: Origin,
     served: ServedModel,
     default_max_tokens: Callable[[int], int],
+    steering: Steering,
 ) -> list[Submission]:
-    """`n` for each prompt, the choices of a prompt side by side. `default_max_tokens` is given a prompt's length.
+    """All candidates for each prompt, those of a prompt side by side. `default_max_tokens` is given a prompt's length.
 
-    Choice i of a prompt has the request's seed + i, whichever prompt it is: in a list, a prompt is answered as alone.
-    Raises InvalidRequest.
+    Candidate i of a prompt has the request's seed + i, whichever prompt it is: in a list, a prompt is answered as
+    alone. Raises InvalidRequest.
     """
-    _check_token_ids("stop_token_ids", body.stop_token_ids or (), served)
-    choices = body.n or 1
+    check_prompts(prompts, served)
+    check_token_ids("stop_token_ids", body.stop_token_ids or (), served)
+    check_token_ids("logit_bias", body.logit_bias or (), served)
     submissions: list[Submission] = []
     for prompt in prompts:
-        params = _params(body, served, body.token_limit or max(default_max_tokens(len(prompt)), 1))
+        limit = max(default_max_tokens(len(prompt)), 1) if body.token_limit is None else body.token_limit
+        params = _params(body, served, steering, limit)
         seed = secrets.randbits(64) if body.seed is None else body.seed
-        for choice in range(choices):
-            name = request_id if len(prompts) * choices == 1 else f"{request_id}-{len(submissions)}"
-            sampling = replace(params.sampling, seed=(seed + choice) % NUM_SEEDS)
-            submissions.append(Submission(name, tuple(prompt), replace(params, sampling=sampling)))
+        for candidate in range(body.num_candidates):
+            is_alone = len(prompts) * body.num_candidates == 1
+            name = origin.call_id if is_alone else f"{origin.call_id}-{len(submissions)}"
+            sampling = replace(params.sampling, seed=(seed + candidate) % NUM_SEEDS)
+            own = replace(params, sampling=sampling, constraint=steering.new_constraint())
+            submissions.append(Submission(name, tuple(prompt), own, origin.call_id, origin.owner))
     return submissions
 
 
@@ -43,20 +57,27 @@ def check_prompts(prompts: Sequence[Sequence[int]], served: ServedModel) -> None
     for prompt in prompts:
         if not prompt:
             raise InvalidRequest("prompt", "must have at least one token")
-        _check_token_ids("prompt", prompt, served)
+        check_token_ids("prompt", prompt, served)
 
 
-def _check_token_ids(param: str, token_ids: Sequence[int], served: ServedModel) -> None:
-    if token_ids and max(token_ids) >= served.tokenizer.vocab_size:
-        raise InvalidRequest(param, f"token ids must be below {served.tokenizer.vocab_size}, the vocabulary's size")
-
-
-def _params(body: GenerationRequest, served: ServedModel, max_tokens: int) -> RequestParams:
+def _params(body: GenerationRequest, served: ServedModel, steering: Steering, max_tokens: int) -> RequestParams:
     if (body.min_tokens or 0) > max_tokens:
         raise InvalidRequest("min_tokens", f"must be at most max_tokens, which is {max_tokens}")
     ends = frozenset() if body.ignore_eos else served.eos_token_ids
     stop_token_ids = ends | frozenset(body.stop_token_ids or ())
-    return RequestParams(max_tokens, _sampling(body, served, stop_token_ids), body.stop_strings, stop_token_ids)
+    return RequestParams(
+        max_tokens=max_tokens,
+        sampling=_sampling(body, served, stop_token_ids),
+        stop=body.stop_strings,
+        includes_stop=bool(body.include_stop_str_in_output),
+        stop_token_ids=stop_token_ids,
+        prints_special_tokens=body.prints_special_tokens,
+        bad_words=steering.bad_words,
+        dry=steering.dry,
+        wants_prompt_logprobs=body.num_prompt_logprobs is not None,
+        priority=body.priority or 0,
+        timeout_s=body.timeout,
+    )
 
 
 def _sampling(body: GenerationRequest, served: ServedModel, stop_token_ids: frozenset[int]) -> SamplingParams:
@@ -65,6 +86,10 @@ def _sampling(body: GenerationRequest, served: ServedModel, stop_token_ids: froz
         "top_p": body.top_p,
         "top_k": None if body.top_k is None else max(body.top_k, 0),
         "min_p": body.min_p,
+        "typical_p": body.typical_p,
+        "top_n_sigma": None if body.top_n_sigma is None else max(body.top_n_sigma, 0.0),
+        "xtc_probability": body.xtc_probability,
+        "xtc_threshold": body.xtc_threshold,
         "repetition_penalty": body.repetition_penalty,
         "presence_penalty": body.presence_penalty,
         "frequency_penalty": body.frequency_penalty,
@@ -75,7 +100,9 @@ def _sampling(body: GenerationRequest, served: ServedModel, stop_token_ids: froz
     return replace(
         sampling,
         temperature=sampling.temperature if sampling.temperature >= GREEDY_BELOW else 0.0,
-        num_logprobs=body.num_logprobs,
+        logit_bias=tuple((body.logit_bias or {}).items()),
+        num_logprobs=0 if body.num_logprobs is None and body.ranks else body.num_logprobs,
+        num_prompt_logprobs=body.num_prompt_logprobs or 0,
         min_tokens=min_tokens,
         suppressed_token_ids=tuple(sorted(stop_token_ids)) if min_tokens else (),
     )

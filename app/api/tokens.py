@@ -1,17 +1,22 @@
-"""POST /tokenize and POST /detokenize: text to token ids and back, as the model sees it."""
+"""POST /tokenize and POST /detokenize: text to token ids and back, as the model sees it. GET /tokenizer_info: what a
+client that has no tokenizer of its own must know of this one."""
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 
 from app.api.body import describe_body, read_body
-from app.api.errors import InvalidRequest
-from app.api.prompts import chat_token_ids, encode
-from app.api.schemas.resources import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
+from app.api.chat_prompts import chat_prompt
+from app.api.errors import InvalidRequest, invalid_request
+from app.api.prompts import encode
+from app.api.schemas.tokens import Detokenized, DetokenizeRequest, Piece, TokenizeRequest, TokenizerInfo, Tokens
 from app.api.served import ServedModel
 
-TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
+TOKENIZE, DETOKENIZE, INFO = "/tokenize", "/detokenize", "/tokenizer_info"
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +26,22 @@ class Tokenization:
     def router(self) -> APIRouter:
         router = APIRouter(tags=["tokens"])
         router.add_api_route(
-            TOKENIZE, self.tokenize, methods=["POST"], openapi_extra=describe_body(TOKENIZE, TokenizeRequest)
+            TOKENIZE,
+            self.tokenize,
+            methods=["POST"],
+            response_model_exclude_none=True,
+            openapi_extra=describe_body(TOKENIZE, TokenizeRequest),
         )
         router.add_api_route(
             DETOKENIZE, self.detokenize, methods=["POST"], openapi_extra=describe_body(DETOKENIZE, DetokenizeRequest)
         )
+        router.add_api_route(INFO, self.info, methods=["GET"])
         return router
 
     async def tokenize(self, request: Request) -> Tokens:
         body = await read_body(request, TokenizeRequest)
         self.served.require(body.model)
-        tokens = await asyncio.to_thread(self._encode, body)
-        return Tokens(tokens=tokens, count=len(tokens), max_model_len=self.served.max_model_len)
+        return await asyncio.to_thread(self._tokens, body)
 
     async def detokenize(self, request: Request) -> Detokenized:
         body = await read_body(request, DetokenizeRequest)
@@ -40,17 +49,54 @@ class Tokenization:
         text = await asyncio.to_thread(self._decode, body.tokens)
         return Detokenized(prompt=text, content=text)
 
+    async def info(self) -> TokenizerInfo:
+        """The special tokens by their roles, the chat template, sizes."""
+        roles, tokenizer = self.served.tokenizer.special_tokens, self.served.tokenizer
+        around = {tokenizer.name(token_id) for token_id in tokenizer.encode("")}
+        template = self.served.chat_template
+        known: dict[str, Any] = {
+            **dict.fromkeys(ROLES),
+            **roles,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": self.served.max_model_len,
+            "add_bos_token": roles.get("bos_token") in around,
+            "add_eos_token": roles.get("eos_token") in around,
+            "chat_template": template.source if template else None,
+        }
+        return TokenizerInfo.model_validate(known)
+
+    def _tokens(self, body: TokenizeRequest) -> Tokens:
+        token_ids = self._encode(body)
+        name = self.served.tokenizer.name
+        return Tokens(
+            tokens=[self._piece(token_id) for token_id in token_ids] if body.with_pieces else token_ids,
+            count=len(token_ids),
+            max_model_len=self.served.max_model_len,
+            token_strs=[name(token_id) for token_id in token_ids] if body.return_token_strs else None,
+        )
+
     def _encode(self, body: TokenizeRequest) -> list[int]:
-        if body.messages is not None:
-            return chat_token_ids(
-                body.messages,
-                self.served,
-                add_generation_prompt=body.add_generation_prompt is not False,
-                add_special_tokens=bool(body.add_special_tokens),
-            )
-        param, text = ("content", body.content) if body.prompt is None else ("prompt", body.prompt)
-        assert text is not None
-        return encode(self.served.tokenizer, text, param, add_special_tokens=body.add_special_tokens is not False)
+        texts = {"prompt": body.prompt, "content": body.content, "messages": self._chat_text(body)}
+        param, text = next((param, text) for param, text in texts.items() if text is not None)
+        return encode(self.served.tokenizer, text, param, add_special_tokens=body.adds_special_tokens)
+
+    def _chat_text(self, body: TokenizeRequest) -> str | None:
+        """What a chat with these messages begins with."""
+        if body.messages is None:
+            return None
+        try:
+            chat = body.chat
+        except ValidationError as error:
+            raise invalid_request(error) from None
+        return chat_prompt(chat, self.served).text
+
+    def _piece(self, token_id: int) -> Piece:
+        raw = self.served.tokenizer.token_bytes[token_id]
+        try:
+            return Piece(id=token_id, piece=raw.decode())
+        except UnicodeDecodeError:
+            return Piece(id=token_id, piece=list(raw))
 
     def _decode(self, token_ids: list[int]) -> str:
         if any(token_id >= self.served.tokenizer.vocab_size for token_id in token_ids):

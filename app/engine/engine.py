@@ -1,4 +1,5 @@
-"""The engine thread, its inbox, and the step. The only file of the engine with concurrency in it.
+"""The engine thread, its inbox, and the step. The only file of the engine with concurrency in it, but for the threads
+that compute masks.
 
 Two crossings and no more: calls go in through the inbox and are made on the engine thread between two steps; events go
 out with one `call_soon_threadsafe` a step. The scheduler and the runner are touched by the engine thread alone.
@@ -9,20 +10,26 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from app.engine.detokenizer import Vocabulary
-from app.engine.errors import EngineDead, RequestTooLong
-from app.engine.report import SlotsSnapshot, StepReport, StepTimes, report, snapshot
+from app.engine.errors import EngineDead
+from app.engine.limits import Limits, refuse_too_long, room_for
+from app.engine.masks import MaskThreads, failure
+from app.engine.report import RequestView, SlotsSnapshot, StepReport, StepTimes, report, snapshot, views_of
 from app.engine.request import FinishReason, Request, Submission, TokenEvent
-from app.engine.scheduler import Emission, Limits, Scheduler
-from app.engine.stream import EventStream
+from app.engine.scheduler import Emission, Scheduler
+from app.engine.stream import EventStream, call_on, deliver
 from model.batch import Batch, Runner
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+_LONGEST_WAIT_S = 3600.0  # a queue cannot wait for ever
 
 
 class Engine:
@@ -45,13 +52,15 @@ class Engine:
         self._vocabulary = vocabulary
         self._observe = observe
         self._on_death = on_death
-        self._scheduler = Scheduler(runner.info, limits)
+        self._masks = MaskThreads(self._deliver_mask)
+        self._scheduler = Scheduler(runner.info, limits, self._masks.ask)
         self._streams: dict[Request, EventStream] = {}
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._questions: set[asyncio.Future[SlotsSnapshot]] = set()
+        self._questions: set[asyncio.Future[Any]] = set()
         self._closing = threading.Lock()  # held to close, and to ask for something: nobody asks after the end
         self._is_closed = False
         self._is_stopping = False
+        self._is_idle = True  # nothing can run before a call comes in, or a deadline
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
 
     # ── on the event loop ──
@@ -71,14 +80,13 @@ class Engine:
         return self._thread.is_alive() and not self._is_stopping
 
     def room_for(self, num_prompt_tokens: int) -> int:
-        """The most tokens that a request with such a prompt may generate; 0 or less: none."""
-        pool = self.info.num_blocks * self.info.block_size
-        return min(self.info.max_model_len, pool) - num_prompt_tokens
+        """The most tokens that a request with such a prompt may generate; less than 0: it cannot even be read."""
+        return room_for(self.info, num_prompt_tokens)
 
     def submit(self, submissions: Sequence[Submission]) -> EventStream:
         """Accepts all of them or none; raises RequestTooLong or EngineDead."""
         for submission in submissions:
-            self._refuse_too_long(submission)
+            refuse_too_long(self.info, submission)
         now = time.monotonic()
         requests = [Request(one, index, self._vocabulary, now) for index, one in enumerate(submissions)]
         stream = EventStream(len(requests), abort=partial(self._abort_later, requests))
@@ -89,12 +97,24 @@ class Engine:
         return stream
 
     async def slots(self) -> SlotsSnapshot:
-        """Every slot, seen between two steps. Raises EngineDead."""
-        future: asyncio.Future[SlotsSnapshot] = asyncio.get_running_loop().create_future()
+        """Every slot. Raises EngineDead, as all that follow."""
+        return await self._between_steps(partial(snapshot, self._scheduler, self.info.block_bytes))
+
+    async def requests(self, owner: str) -> tuple[RequestView, ...]:
+        """The open requests of one owner."""
+        return await self._between_steps(partial(views_of, self._scheduler, owner))
+
+    async def cancel(self, call_id: str, owner: str) -> int:
+        """Ends what is open of a call, if it is the owner's; returns how many requests that were."""
+        return await self._between_steps(lambda _: self._cancel(call_id, owner))
+
+    async def _between_steps(self, question: Callable[[float], Answer]) -> Answer:
+        """What `question` answers on the engine thread, given the time."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self._closing:
             self._raise_if_closed()
             self._questions.add(future)
-            self._inbox.put(partial(self._answer_slots, future))
+            self._inbox.put(partial(self._answer, future, question))
         return await future
 
     def _abort_later(self, requests: Sequence[Request]) -> None:
@@ -104,17 +124,9 @@ class Engine:
         if self._is_closed:
             raise EngineDead
 
-    def _refuse_too_long(self, submission: Submission) -> None:
-        prompt, wanted = len(submission.prompt_token_ids), submission.params.max_tokens
-        room = self.room_for(prompt)
-        if wanted > room:
-            limit = prompt + room
-            what = "context" if limit == self.info.max_model_len else "KV cache"
-            advice = f"Shorten the prompt or ask for at most {room} tokens." if room > 0 else "Shorten the prompt."
-            raise RequestTooLong(
-                f"The prompt has {prompt} tokens and max_tokens is {wanted}, together {prompt + wanted}; "
-                f"the {what} holds {limit}. {advice}"
-            )
+    def _deliver_mask(self, request: Request, mask: Future[bytes]) -> None:
+        """Called on the threads that compute masks."""
+        self._inbox.put(partial(self._take_mask, request, mask))
 
     # ── on the engine thread ──
 
@@ -122,8 +134,7 @@ class Engine:
         try:
             while not self._is_stopping:
                 self._drain()
-                if self._scheduler.has_work:
-                    self.step()
+                self.step()
             self._publish(self._scheduler.end_all(FinishReason.SHUTDOWN, "The server is shutting down."))
             self._runner.run(self._scheduler.schedule())  # what they held is destroyed, too
         finally:
@@ -134,8 +145,12 @@ class Engine:
         started = time.monotonic()
         batch = self._scheduler.schedule()
         waited = tuple(started - request.arrival_time for request in self._scheduler.newly_admitted)
-        emissions = self._run(batch)
-        self._publish(emissions, StepTimes(started, time.monotonic(), waited))
+        self._is_idle = not batch.chunks and not batch.freed
+        if not self._is_idle:
+            emissions = self._run(batch)
+            self._publish(emissions, StepTimes(started, time.monotonic()), waited)
+        elif waited:
+            self._publish([], queue_seconds=waited)
 
     def _run(self, batch: Batch) -> list[Emission]:
         try:
@@ -148,11 +163,22 @@ class Engine:
         return self._scheduler.update(batch, output)
 
     def _drain(self) -> None:
-        """Makes the calls that came in; waits for one where there is nothing else to do."""
-        if not self._scheduler.has_work:
-            self._inbox.get()()
+        """Makes the calls that came in, and ends what is overdue; waits for one of these where nothing can run."""
+        if self._is_idle:
+            self._wait()
         while not self._inbox.empty():
             self._inbox.get()()
+        if overdue := self._scheduler.end_overdue():
+            self._publish(overdue)
+
+    def _wait(self) -> None:
+        """For a call, which is made, or for the next deadline."""
+        seconds = min(self._scheduler.next_deadline - time.monotonic(), _LONGEST_WAIT_S)
+        try:
+            call = self._inbox.get(timeout=max(0.0, seconds))
+        except Empty:
+            return
+        call()
 
     def _add(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -163,51 +189,57 @@ class Engine:
         open_requests = [request for request in requests if request.finish_reason is None]
         self._publish([self._scheduler.end(request, FinishReason.ABORT) for request in open_requests])
 
-    def _answer_slots(self, future: asyncio.Future[SlotsSnapshot]) -> None:
-        answer = snapshot(self._scheduler, self.info.block_bytes, time.monotonic())
-        self._questions.discard(future)
-        _call_on(future.get_loop(), partial(_resolve, future, answer))
+    def _cancel(self, call_id: str, owner: str) -> int:
+        open_requests = [*self._scheduler.running, *self._scheduler.waiting]
+        meant = [request for request in open_requests if (request.call_id, request.owner) == (call_id, owner)]
+        self._abort(meant)
+        return len(meant)
 
-    def _publish(self, emissions: Sequence[Emission], times: StepTimes | None = None) -> None:
+    def _take_mask(self, request: Request, mask: Future[bytes]) -> None:
+        error = mask.exception()
+        if error is None:
+            self._scheduler.choices.take(request, mask.result())
+        elif request.finish_reason is None:
+            self._publish([self._scheduler.end(request, FinishReason.ERROR, failure(error))])
+
+    def _answer(self, future: asyncio.Future[Answer], question: Callable[[float], Answer]) -> None:
+        answer = question(time.monotonic())
+        self._questions.discard(future)
+        call_on(future.get_loop(), partial(_resolve, future, answer))
+
+    def _publish(
+        self, emissions: Sequence[Emission], times: StepTimes | None = None, queue_seconds: tuple[float, ...] = ()
+    ) -> None:
         self._scheduler.slots.check_sum()
         deliveries = defaultdict(list)
         for request, event in emissions:
             stream = self._streams[request] if event.finish_reason is None else self._streams.pop(request)
             deliveries[stream.loop].append((stream, event))
         for loop, events in deliveries.items():
-            _call_on(loop, partial(_deliver, events))
-        self._observe(report(self._scheduler, emissions, times))
+            call_on(loop, partial(deliver, events))
+        self._observe(report(self._scheduler, emissions, times, queue_seconds))
 
     def _close(self) -> None:
         """Nothing enters any more, and whoever still waits hears of it. After a death no state but the list of who
         waits is to be trusted."""
         with self._closing:
             self._is_closed = True
+        self._masks.close()
         error = "The server is shutting down." if self._is_stopping else "The engine failed; see the server's log."
         for request, stream in self._streams.items():
             event = TokenEvent(request.index, finish_reason=FinishReason.SHUTDOWN, error=error)
-            _call_on(stream.loop, partial(stream.deliver, event))
+            last = request.last(event, time.monotonic(), self.info.block_bytes)
+            call_on(stream.loop, partial(stream.deliver, last))
         for future in self._questions:
-            _call_on(future.get_loop(), partial(_resolve, future, EngineDead(error)))
+            call_on(future.get_loop(), partial(_resolve, future, EngineDead(error)))
         if not self._is_stopping:
             self._on_death()
 
 
-def _deliver(events: Iterable[tuple[EventStream, TokenEvent]]) -> None:
-    for stream, event in events:
-        stream.deliver(event)
-
-
-def _resolve(future: asyncio.Future[SlotsSnapshot], answer: SlotsSnapshot | EngineDead) -> None:
+def _resolve(future: asyncio.Future[Answer], answer: Answer | EngineDead) -> None:
     if future.done():  # its waiter has gone
         return
     if isinstance(answer, EngineDead):
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Has `call` made on the event loop. A loop that is closed has nobody left who waits."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)

@@ -1,4 +1,4 @@
-"""What the engine refuses, and why. Raised by `Engine.submit`, before anything is accepted."""
+"""What the engine refuses, before anything is accepted; and what a constraint fails with, later."""
 
 
 class Refused(Exception):
@@ -16,3 +16,7 @@ class EngineDead(Refused, RuntimeError):
         self, message: str = "The engine has ended: the server is shutting down, or must be restarted."
     ) -> None:
         super().__init__(message)
+
+
+class ConstraintFailed(RuntimeError):
+    """A constraint cannot go on: its request ends, and nobody else's. The message is for the client."""

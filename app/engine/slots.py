@@ -62,7 +62,10 @@ class SlotTable:
     def grow(self, slot: Slot, num_tokens: int) -> tuple[int, ...]:
         """Gives `slot` the blocks it lacks to hold `num_tokens` positions; returns the new ones."""
         assert self._live.get(slot.slot) is slot, "only a live slot grows"
-        added = tuple(self._free_blocks.pop() for _ in range(self.num_missing(slot, num_tokens)))
+        num_missing = self.num_missing(slot, num_tokens)
+        if not num_missing:  # as in most steps
+            return ()
+        added = tuple(self._free_blocks.pop() for _ in range(num_missing))
         slot.block_ids.extend(added)
         return added
 

@@ -5,7 +5,8 @@ what was kept for it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from app.engine.request import TokenEvent
 
@@ -48,3 +49,15 @@ class EventStream:
         if len(self._events) > self._max_buffered_events:
             self.abort()
         self._arrived.set()
+
+
+def deliver(events: Iterable[tuple[EventStream, TokenEvent]]) -> None:
+    """Called on the event loop."""
+    for stream, event in events:
+        stream.deliver(event)
+
+
+def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Has `call` made on the event loop. A loop that is closed has nobody left who waits."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)

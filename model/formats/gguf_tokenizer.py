@@ -49,6 +49,7 @@ def build(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
     return Tokenizer.from_backend(
         backend,
         path,
+        special_tokens=_special_tokens(metadata, path),
         eos_token_ids=read_end_token_ids(metadata, path, len(tokens)),
         template=chat_template(metadata, path),
     )

@@ -24,7 +24,7 @@ from model.native.structs import (
 )
 
 LIBRARY = Path(__file__).parent / ("libslotwise.dylib" if sys.platform == "darwin" else "libslotwise.so")
-VERSION = 1  # SW_VERSION of slotwise.h
+VERSION = 2  # SW_VERSION of slotwise.h
 MAX_PARTS = 64  # of a profile
 
 # Name → result, arguments. A struct is given by reference.

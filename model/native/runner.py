@@ -17,7 +17,7 @@ from model.formats.checkpoint import Checkpoint
 from model.memory import KVDemand, choose_num_blocks, free_memory
 from model.native.library import NativeError, NativeLibrary
 from model.native.options import KV_NAMES, NativeOptions, choose_kv_type, choose_num_threads, pins_threads
-from model.native.step_arrays import BatchArrays, ResultArrays
+from model.native.step_arrays import BatchArrays, ResultArrays, Wants
 from model.native.structs import RunnerOptionsStruct
 from model.native.weights import NativeModel
 
@@ -51,8 +51,9 @@ class NativeRunner:
         )
         self._address = _new_runner(self._library, model, struct, checkpoint)
         weakref.finalize(self, _free, self._library, self._address, model).atexit = False  # the system does it faster
-        self._num_logprobs: dict[int, int] = {}  # of the open slots that want any
+        self._wants: dict[int, Wants] = {}  # of the open slots that want anything
         self.num_weight_bytes = model.num_bytes
+        used = options.instruction_set or self._library.instruction_sets()[0]
         self._info = RunnerInfo(
             backend="native",
             device="cpu",
@@ -64,8 +65,9 @@ class NativeRunner:
             block_size=BLOCK_SIZE,
             num_blocks=num_blocks,
             block_bytes=block_bytes,
+            hidden_size=checkpoint.config.hidden_size,
+            instruction_set=used,
         )
-        used = options.instruction_set or self._library.instruction_sets()[0]
         log.info("the native backend computes, with %s and %.1f MB of weights", used, model.num_bytes / 1e6)
 
     @property
@@ -74,10 +76,10 @@ class NativeRunner:
 
     def run(self, batch: Batch) -> StepOutput:
         for freed in batch.freed:
-            self._num_logprobs.pop(freed.slot, None)
+            self._wants.pop(freed.slot, None)
         for opened in batch.opened:
-            if opened.sampling.num_logprobs is not None:
-                self._num_logprobs[opened.slot] = opened.sampling.num_logprobs
+            if wants := Wants.of(opened):
+                self._wants[opened.slot] = wants
         return self._step(batch)
 
     def logits(self, chunks: Sequence[Chunk]) -> np.ndarray:
@@ -95,7 +97,7 @@ class NativeRunner:
         return self._library.profile(self._address)
 
     def _step(self, batch: Batch, logits: np.ndarray | None = None) -> StepOutput:
-        arrays, results = BatchArrays.of(batch), ResultArrays(batch.chunks, self._num_logprobs)
+        arrays, results = BatchArrays.of(batch), ResultArrays(batch.chunks, self._wants, self._info.hidden_size)
         self._library.step(self._address, arrays.struct, results.structs, logits)
         return StepOutput(results.read())
 

@@ -2,7 +2,7 @@
 alive what it points to until the call is over."""
 
 import ctypes
-from ctypes import c_float, c_int32, c_uint64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_uint64, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -90,9 +90,17 @@ class RunnerOptionsStruct(ctypes.Structure):
     )
 
 
+class BiasStruct(ctypes.Structure):
+    _fields_ = (("token_id", c_int32), ("amount", c_float))
+
+
 class SamplingStruct(ctypes.Structure):
     _fields_ = (
         ("seed", c_uint64),
+        ("typical_p", c_double),
+        ("top_n_sigma", c_double),
+        ("xtc_probability", c_double),
+        ("xtc_threshold", c_double),
         ("temperature", c_float),
         ("top_p", c_float),
         ("min_p", c_float),
@@ -101,14 +109,17 @@ class SamplingStruct(ctypes.Structure):
         ("frequency_penalty", c_float),
         ("top_k", c_int32),
         ("num_logprobs", c_int32),
+        ("num_prompt_logprobs", c_int32),
         ("min_tokens", c_int32),
         ("num_suppressed", c_int32),
+        ("num_biases", c_int32),
         ("suppressed", c_void_p),
+        ("biases", c_void_p),
     )
 
 
 class OpenedStruct(ctypes.Structure):
-    _fields_ = (("slot", c_int32), ("num_prompt_tokens", c_int32), ("sampling", SamplingStruct))
+    _fields_ = (("slot", c_int32), ("num_prompt_tokens", c_int32), ("pools", c_int32), ("sampling", SamplingStruct))
 
 
 class BlocksStruct(ctypes.Structure):
@@ -116,7 +127,18 @@ class BlocksStruct(ctypes.Structure):
 
 
 class ChunkStruct(ctypes.Structure):
-    _fields_ = (("slot", c_int32), ("num_tokens", c_int32), ("samples", c_int32), ("token_ids", c_void_p))
+    _fields_ = (
+        ("slot", c_int32),
+        ("num_tokens", c_int32),
+        ("samples", c_int32),
+        ("token_ids", c_void_p),
+        ("allowed", c_void_p),
+        ("biases", c_void_p),
+        ("targets", c_void_p),
+        ("num_allowed", c_int32),
+        ("num_biases", c_int32),
+        ("num_targets", c_int32),
+    )
 
 
 class BatchStruct(ctypes.Structure):
@@ -140,12 +162,19 @@ class ResultStruct(ctypes.Structure):
         ("num_top", c_int32),
         ("top_ids", c_void_p),
         ("top_logprobs", c_void_p),
+        ("target_logprobs", c_void_p),
+        ("target_top_ids", c_void_p),
+        ("target_top_logprobs", c_void_p),
+        ("pooled", c_void_p),
+        ("num_target_top", c_int32),
+        ("is_pooled", c_int32),
     )
 
 
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sw_config": ConfigStruct,
     "sw_runner_options": RunnerOptionsStruct,
+    "sw_bias": BiasStruct,
     "sw_sampling": SamplingStruct,
     "sw_opened": OpenedStruct,
     "sw_blocks": BlocksStruct,

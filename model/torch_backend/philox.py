@@ -30,10 +30,23 @@ def philox(counter: Words, key: Words) -> Words:
 def uniforms(seeds: Words, positions: Words) -> NDArray[np.float64]:
     """[N] numbers in [0, 1) with 53 random bits: key = seed (64 bits), counter = position, first two words of the
     output, the first of them the more significant."""
+    return _fraction(*_output(seeds, positions)[:2])
+
+
+def second_uniforms(seeds: Words, positions: Words) -> NDArray[np.float64]:
+    """[N] further numbers, independent of `uniforms` of the same seeds and positions: of the same output, the last two
+    words."""
+    return _fraction(*_output(seeds, positions)[2:])
+
+
+def _output(seeds: Words, positions: Words) -> Words:
     zero = np.zeros_like(positions)
-    words = philox(
+    return philox(
         np.stack((positions & LOW, positions >> HALF, zero, zero)),
         np.stack((seeds & LOW, seeds >> HALF)),
     )
-    mantissa = ((words[0] << HALF | words[1]) >> np.uint64(11)).astype(np.float64)
+
+
+def _fraction(high: Words, low: Words) -> NDArray[np.float64]:
+    mantissa = ((high << HALF | low) >> np.uint64(11)).astype(np.float64)
     return np.asarray(mantissa * 2.0**-53, dtype=np.float64)

@@ -5,12 +5,13 @@ sample. Decides nothing about who runs or which blocks are whose; the engine doe
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from model.batch import Batch, Chunk, ChunkResult, RunnerInfo, StepOutput
+from model.batch import NOT_FINITE, Batch, Chunk, ChunkResult, RunnerInfo, StepOutput
 from model.context_length import choose_max_model_len
 from model.cpu import num_usable_cores
 from model.errors import ModelError
@@ -18,6 +19,7 @@ from model.formats.checkpoint import Checkpoint
 from model.memory import KVDemand, choose_num_blocks, free_memory
 from model.torch_backend.attention import view_cache
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
+from model.torch_backend.logprobs import report_targets
 from model.torch_backend.options import DTYPES, TorchOptions, choose_device, choose_dtype
 from model.torch_backend.sampling import sample
 from model.torch_backend.slots import SlotTable
@@ -53,6 +55,7 @@ class TorchRunner:
             block_size=BLOCK_SIZE,
             num_blocks=self._cache.num_blocks,
             block_bytes=layout.block_bytes,
+            hidden_size=checkpoint.config.hidden_size,
         )
 
     @property
@@ -65,16 +68,25 @@ class TorchRunner:
         self._slots.grow(batch)
         if not batch.chunks:
             return StepOutput()
-        return StepOutput(self._sample(batch.chunks, self.logits(batch.chunks)))
+        hidden, ends = self._take(batch.chunks)
+        results = self._sample(batch.chunks, self._last_logits(batch.chunks, hidden, ends))
+        reports = zip(batch.chunks, ends, results, strict=True)
+        return StepOutput(tuple(self._report_prompt(chunk, hidden, end, result) for chunk, end, result in reports))
 
     @torch.inference_mode()
     def logits(self, chunks: Sequence[Chunk]) -> Tensor:
         """Takes the chunks into their slots: logits [S, V] behind the last token of each that samples."""
+        return self._last_logits(chunks, *self._take(chunks))
+
+    def _take(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[int]]:
+        """Takes the chunks into their slots: hidden states [T, E] of their tokens, and where in T each chunk ends."""
         tokens = [self._slots[chunk.slot].tokens_of(chunk) for chunk in chunks]
-        hidden = self._forward(chunks, tokens)  # [T, E]
+        hidden = self._forward(chunks, tokens)
         for chunk, token_ids in zip(chunks, tokens, strict=True):
             self._slots[chunk.slot].append(token_ids)
-        ends = accumulate(map(len, tokens))
+        return hidden, list(accumulate(map(len, tokens)))
+
+    def _last_logits(self, chunks: Sequence[Chunk], hidden: Tensor, ends: Sequence[int]) -> Tensor:
         last_rows = [end - 1 for end, chunk in zip(ends, chunks, strict=True) if chunk.samples]
         return self._transformer.logits(hidden[self._tensor(last_rows)])
 
@@ -92,12 +104,25 @@ class TorchRunner:
 
     def _sample(self, chunks: Sequence[Chunk], logits: Tensor) -> tuple[ChunkResult, ...]:
         """A result for each chunk, an empty one where it does not sample. logits [S, V] of those that do."""
-        slots = [self._slots[chunk.slot] for chunk in chunks if chunk.samples]
-        sampled = sample(logits, [slot.sampling_row() for slot in slots])
-        for slot, result in zip(slots, sampled, strict=True):
-            slot.last_token_id = result.token_id
+        sampling = [chunk for chunk in chunks if chunk.samples]
+        sampled = sample(logits, [self._slots[chunk.slot].sampling_row(chunk) for chunk in sampling])
+        for chunk, result in zip(sampling, sampled, strict=True):
+            self._slots[chunk.slot].last_token_id = result.token_id
         results = iter(sampled)
         return tuple(next(results) if chunk.samples else ChunkResult() for chunk in chunks)
+
+    def _report_prompt(self, chunk: Chunk, hidden: Tensor, end: int, result: ChunkResult) -> ChunkResult:
+        """The chunk's result, with what is wanted of its own tokens, which end there in hidden [T, E]."""
+        slot = self._slots[chunk.slot]
+        if not chunk.targets and slot.mean is None:
+            return result
+        own = hidden[end - chunk.num_tokens : end]
+        num_top = slot.opened.sampling.num_prompt_logprobs
+        targets = report_targets(self._transformer, own, chunk.targets, num_top)
+        mean = None if slot.mean is None else slot.mean.extend(self._transformer.final(own))
+        if targets is None or (mean is not None and not mean.isfinite().all()):
+            return ChunkResult(error=NOT_FINITE)
+        return replace(result, targets=targets, pooled=None if mean is None else tuple(mean.tolist()))
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device)

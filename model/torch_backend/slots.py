@@ -5,22 +5,28 @@ from dataclasses import dataclass, field
 
 from model.batch import Batch, Chunk, OpenedSlot
 from model.torch_backend.attention import Span
+from model.torch_backend.edits import SamplingRow
 from model.torch_backend.kv_cache import BLOCK_SIZE
 from model.torch_backend.penalties import TokenCounts, has_penalties
-from model.torch_backend.sampling import SamplingRow
+from model.torch_backend.pooling import PromptMean
 
 
 @dataclass(slots=True)
 class Slot:
     opened: OpenedSlot
     counts: TokenCounts | None  # where the slot has penalties
+    mean: PromptMean | None  # where the slot pools
     block_ids: list[int] = field(default_factory=list)
     num_tokens: int = 0  # whose keys and values are written
     last_token_id: int | None = None  # sampled, and not yet fed in
 
     @classmethod
     def open(cls, opened: OpenedSlot) -> "Slot":
-        return cls(opened, TokenCounts(opened.num_prompt_tokens) if has_penalties(opened.sampling) else None)
+        return cls(
+            opened,
+            counts=TokenCounts(opened.num_prompt_tokens) if has_penalties(opened.sampling) else None,
+            mean=PromptMean(opened.num_prompt_tokens) if opened.pools else None,
+        )
 
     def tokens_of(self, chunk: Chunk) -> Sequence[int]:
         if chunk.token_ids:
@@ -40,10 +46,10 @@ class Slot:
         self.num_tokens += len(token_ids)
         self.last_token_id = None
 
-    def sampling_row(self) -> SamplingRow:
-        """For the token behind those it has."""
+    def sampling_row(self, chunk: Chunk) -> SamplingRow:
+        """For the token behind those it has, the last of which are the chunk's."""
         num_output = max(0, self.num_tokens - self.opened.num_prompt_tokens)
-        return SamplingRow(self.opened.sampling, self.num_tokens, num_output, self.counts)
+        return SamplingRow(self.opened.sampling, self.num_tokens, num_output, self.counts, chunk.allowed, chunk.biases)
 
 
 class SlotTable:

@@ -53,6 +53,10 @@ class Transformer:
     rope_inverse: Tensor  # [D/2] float32
     rope_scale: float
 
+    @property
+    def vocab_size(self) -> int:
+        return len(self.embedding)
+
     def forward(self, token_ids: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
         """[T] token ids at [T] positions, whose rows in the cache `cache` knows -> hidden states [T, E]."""
         assert token_ids.ndim == 1 and token_ids.shape == positions.shape, (token_ids.shape, positions.shape)
@@ -62,7 +66,11 @@ class Transformer:
             x = block(x, rotate, cache)
         return x
 
+    def final(self, hidden: Tensor) -> Tensor:
+        """[N, E] -> [N, E], normed: what the head reads, and what embeddings are made of."""
+        assert hidden.ndim == 2 and hidden.shape[1] == self.embedding.shape[1], hidden.shape
+        return self.norm(hidden)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[S, E] -> [S, V] float32, for those tokens whose successors are wanted."""
-        assert hidden.ndim == 2 and hidden.shape[1] == self.embedding.shape[1], hidden.shape
-        return self.head(self.norm(hidden)).float()
+        return self.head(self.final(hidden)).float()

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app.api.app import create_app
 from app.api.metrics import Metrics
 from app.api.served import ServedModel
+from app.engine.constraints import GrammarCompiler
 from app.engine.engine import Engine
 from app.engine.scheduler import Limits
 from tests.fakes import BYTES, EOS, ByteTokenizer, FakeRunner
@@ -17,6 +18,9 @@ from tests.fakes import BYTES, EOS, ByteTokenizer, FakeRunner
 
 class LinesTemplate:
     """`role: content`, a line for each message."""
+
+    source = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    variables = frozenset({"messages", "add_generation_prompt"})
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
@@ -43,6 +47,8 @@ def served_model(**changes: Any) -> ServedModel:
         "tokenizer": ByteTokenizer(),
         "chat_template": LinesTemplate(),
         "eos_token_ids": frozenset({EOS}),
+        "grammars": GrammarCompiler(BYTES, frozenset({EOS})),
+        "fingerprint": "fp_fake",
     }
     return ServedModel(**(fields | changes))
 

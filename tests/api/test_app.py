@@ -13,10 +13,20 @@ from tests.fakes import ByteTokenizer
 ROUTES = {
     "/v1/completions",
     "/v1/chat/completions",
+    "/v1/chat/completions/render",
+    "/v1/completions/render",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
     "/v1/models",
     "/v1/models/{name}",
+    "/v1/requests",
+    "/v1/requests/{id}/cancel",
     "/tokenize",
     "/detokenize",
+    "/tokenizer_info",
+    "/version",
     "/slots",
     "/metrics",
     "/health",
@@ -70,6 +80,7 @@ async def test_every_route_and_field_is_documented():
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}),
         ("/tokenize", {"prompt": "a"}),
         ("/detokenize", {"tokens": [97]}),
+        ("/v1/embeddings", {"input": "a"}),
     ],
 )
 async def test_while_a_tokenizer_works_the_event_loop_is_free(path, body):

@@ -1,6 +1,7 @@
 """API keys: what they guard, and that nothing about a path or a key gets past them."""
 
 import pytest
+from starlette.requests import Request
 
 from app.api.auth import ApiKeys
 from tests.api.api_parts import asking, build
@@ -121,9 +122,44 @@ async def test_anything_else_does_not(client, value):
 
 
 async def test_two_keys_are_none(client):
-    headers = [("authorization", "Bearer first-key"), ("authorization", "Bearer first-key")]
+    for name, value in (("authorization", "Bearer first-key"), ("x-api-key", "first-key")):
+        assert_locked(await client.get("/v1/models", headers=[(name, value), (name, value)]))
 
-    assert_locked(await client.get("/v1/models", headers=headers))
+
+async def test_anthropics_header_opens_as_well(client):
+    for key in KEYS:
+        assert (await client.get("/v1/models", headers={"x-api-key": key.encode()})).status_code == 200
+    for value in (b"", b"wrong", b"Bearer first-key"):
+        assert_locked(await client.get("/v1/models", headers={"x-api-key": value}))
+
+
+async def test_where_both_headers_are_sent_openais_decides(client):
+    right, wrong = "Bearer first-key", "Bearer wrong"
+
+    assert (await client.get("/v1/models", headers={"authorization": right, "x-api-key": "x"})).status_code == 200
+    assert_locked(await client.get("/v1/models", headers={"authorization": wrong, "x-api-key": "first-key"}))
+
+
+async def owner_seen(keys: list[str], path: str, headers: list[tuple[bytes, bytes]]) -> str:
+    """What `request.state.owner` says behind the guard."""
+    seen: list[str] = []
+
+    async def app(scope, receive, send) -> None:
+        seen.append(Request(scope).state.owner)
+
+    await ApiKeys(app, keys)({"type": "http", "path": path, "headers": headers}, None, None)
+    return seen[0]
+
+
+async def test_a_request_belongs_to_its_keys_place_among_the_keys():
+    for place, key in enumerate(KEYS, 1):
+        assert await owner_seen(KEYS, "/v1/models", [(b"authorization", b"Bearer " + key.encode())]) == f"key-{place}"
+        assert await owner_seen(KEYS, "/v1/models", [(b"x-api-key", key.encode())]) == f"key-{place}"
+
+
+async def test_without_keys_all_requests_belong_to_one():
+    assert await owner_seen([], "/v1/models", []) == ""
+    assert await owner_seen([], "/v1/models", [(b"authorization", b"Bearer first-key")]) == ""
 
 
 async def test_without_keys_everything_is_open():
@@ -141,6 +177,7 @@ async def test_all_keys_are_compared_in_constant_time(monkeypatch):
     monkeypatch.setattr("app.api.auth.hmac.compare_digest", compare)
     keys = ApiKeys(build(), KEYS)
 
-    assert keys._is_authorised({"headers": [(b"authorization", b"Bearer first-key")]})
+    scope = {"path": "/v1/models", "headers": [(b"authorization", b"Bearer first-key")]}
+    assert keys._owner(scope) == "key-1"
     assert len(set(compared)) == 2
     assert len({len(known) for known in compared}) == 1

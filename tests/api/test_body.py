@@ -19,8 +19,8 @@ NOT_TEXTS = [1, True, {"text": SECRET}]
 
 BAD_VALUES = {
     "model": [*NOT_TEXTS, "", ["fake"]],
-    "max_tokens": [*NOT_INTEGERS, 0, -1, 2**63],
-    "max_completion_tokens": [*NOT_INTEGERS, 0, -1],
+    "max_tokens": [*NOT_INTEGERS, -1, 2**63],
+    "max_completion_tokens": [*NOT_INTEGERS, -1],
     "min_tokens": [*NOT_INTEGERS, -1, 3],
     "temperature": [*NOT_NUMBERS, -0.1, 2.0001],
     "top_p": [*NOT_NUMBERS, 0, -0.1, 1.1],
@@ -36,6 +36,27 @@ BAD_VALUES = {
     "n": [*NOT_INTEGERS, 0, 129, 10**9],
     "stream": NOT_FLAGS,
     "return_token_ids": NOT_FLAGS,
+    "include_stop_str_in_output": NOT_FLAGS,
+    "skip_special_tokens": NOT_FLAGS,
+    "timings": NOT_FLAGS,
+    "typical_p": [*NOT_NUMBERS, 0, -0.1, 1.1],
+    "top_n_sigma": [*NOT_NUMBERS, -1.1, 101],
+    "xtc_probability": [*NOT_NUMBERS, -0.1, 1.1],
+    "xtc_threshold": [*NOT_NUMBERS, -0.1, 1.1],
+    "dry_multiplier": [*NOT_NUMBERS, -0.1, 101],
+    "dry_base": [*NOT_NUMBERS, 0.9, 11],
+    "dry_allowed_length": [*NOT_INTEGERS, 0],
+    "dry_penalty_last_n": [*NOT_INTEGERS, -2],
+    "dry_sequence_breakers": [SECRET, 1, [1], [""], ["a"] * 17, ["x" * 65]],
+    "logit_bias": [SECRET, 1, [1], {SECRET: 1}, {"-1": 1}, {"5": SECRET}, {"5": 101}, {"5": -101}, {"258": 1}],
+    "bad_words": [SECRET, 1, [1], [""], ["  "], ["x" * 257], ["a"] * 65],
+    "allowed_token_ids": [SECRET, 1, [-1], [258], [True], ["1"], [1.0], [[1]]],
+    "prompt_logprobs": [*NOT_INTEGERS, -1, 21],
+    "priority": [*NOT_INTEGERS, -101, 101],
+    "timeout": [*NOT_NUMBERS, 0, -1, 86_401],
+    "response_format": [SECRET, {}, {"type": SECRET}, {"type": "json_schema"}],
+    "structured_outputs": [SECRET, {}, {"regex": "("}, {"regex": "a", "choice": ["b"]}],
+    "store": [True],
 }
 BAD_IN_COMPLETIONS = {
     "prompt": [
@@ -60,18 +81,22 @@ BAD_IN_COMPLETIONS = {
         [[[1]]],
     ],
     "logprobs": [*NOT_INTEGERS, -1, 21, False],
-    "echo": [True],
-    "best_of": [2, SECRET],
+    "echo": NOT_FLAGS,
+    "add_special_tokens": NOT_FLAGS,
+    "best_of": [*NOT_INTEGERS, 0, 129],
     "suffix": [SECRET],
-    "logit_bias": [{"5": 1}],
 }
 BAD_IN_CHAT = {
     "messages": [None, SECRET, [], [SECRET], [{}], {"role": "user"}],
     "logprobs": [*NOT_FLAGS],
     "top_logprobs": [*NOT_INTEGERS, -1, 21, 5],
-    "tools": [[{"type": "function"}]],
-    "tool_choice": ["required"],
-    "response_format": [{"type": "json_object"}],
+    "tools": [SECRET, [SECRET], [{"type": "function"}]],
+    "tool_choice": [SECRET, 1, {}, "required"],  # there are no tools to choose from
+    "parallel_tool_calls": NOT_FLAGS,
+    "chat_template_kwargs": [SECRET, [SECRET], {"a b": 1}],
+    "reasoning_effort": [SECRET, 1],
+    "add_generation_prompt": NOT_FLAGS,
+    "continue_final_message": [*NOT_FLAGS, True],  # the last message is not the assistant's
 }
 
 
@@ -144,7 +169,9 @@ async def test_harmless_fields_take_any_value(client, field):
 async def test_what_is_not_supported_may_be_declined(client, field):
     for value in NEUTRAL[field]:
         assert (await post(client, "/v1/chat/completions", CHAT | {field: value})).status_code == 200
-    assert_refused(await post(client, "/v1/chat/completions", CHAT | {field: [SECRET]}), field)
+    answer = await post(client, "/v1/chat/completions", CHAT | {field: [SECRET]})
+    assert_refused(answer, answer.json()["error"]["param"])
+    assert answer.json()["error"]["param"].split(".")[0] == field
 
 
 @pytest.mark.parametrize(
@@ -157,6 +184,11 @@ async def test_what_is_not_supported_may_be_declined(client, field):
         ({"stream": True, "stream_options": []}, "stream_options"),
         ({"max_tokens": 4, "max_completion_tokens": 5}, "max_completion_tokens"),
         ({"prompt": ["a"] * 9, "n": 128}, "n"),
+        ({"prompt": ["a"] * 9, "best_of": 128}, "best_of"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"response_format": {"type": "json_object"}, "min_tokens": 1}, "min_tokens"),
     ],
 )
 async def test_fields_that_do_not_go_together_are_refused(client, changes, param):
@@ -166,12 +198,12 @@ async def test_fields_that_do_not_go_together_are_refused(client, changes, param
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "tool", "content": SECRET}, "messages.0.role"),
+        ({"role": SECRET, "content": "a"}, "messages.0.role"),
         ({"role": "user"}, "messages.0.content"),
         ({"role": "user", "content": None}, "messages.0.content"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": SECRET}]}, "messages.0.content"),
         ({"role": "user", "content": [{"type": "text", "text": "a", "more": SECRET}]}, "messages.0.content"),
-        ({"role": "assistant", "content": "", "tool_calls": [{"id": SECRET}]}, "messages.0.tool_calls"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"id": SECRET}]}, "messages.0.tool_calls.0.function"),
         ({"role": "user", "content": "a", "mood": SECRET}, "messages.0.mood"),
         ({"role": "user", "content": "a", "name": 1}, "messages.0.name"),
     ],

@@ -23,13 +23,17 @@ async def chat(app, body) -> dict:
 
 
 async def test_the_whole_answer():
-    answer = await chat(build(FakeRunner(says("Hé!"))), {"model": "fake", "messages": [USER]})
+    app = build(FakeRunner(says("Hé!")), served=served_model(fingerprint="fp_fake"))
+
+    answer = await chat(app, {"model": "fake", "messages": [USER]})
 
     assert answer.pop("id").startswith("chatcmpl-")
     assert answer.pop("created") > 1_700_000_000
+    assert answer.pop("timings")["predicted_n"] == 5
     assert answer == {
         "object": "chat.completion",
         "model": "fake",
+        "system_fingerprint": "fp_fake",
         "choices": [
             {
                 "index": 0,

@@ -3,7 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from app.api.errors import InvalidRequest, error_body, error_response, invalid_request, kinds_of_errors
+from app.api.errors import (
+    InvalidRequest,
+    error_body,
+    error_response,
+    invalid_request,
+    kinds_of_errors,
+    kinds_of_statuses,
+)
 from app.api.schemas.completions import CompletionRequest
 from tests.api.api_parts import asking, build, build_with_engine, served_model
 from tests.fakes import ByteTokenizer, FakeRunner
@@ -88,8 +95,16 @@ async def test_too_long_a_prompt_names_the_figures():
 def test_no_body_is_longer_than_2_kb(kind):
     error = InvalidRequest("😀" * 9999, "😀" * 9999) if kind is InvalidRequest else kind("😀" * 9999)
 
-    assert len(error_response(error).body) <= 2048
+    assert len(error_response(error, {"path": "/v1/completions"}).body) <= 2048
     assert set(error_body(error)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_whoever_is_sent_away_is_told_when_to_come_back():
+    kinds = [*kinds_of_errors().values(), *kinds_of_statuses().values()]
+
+    assert any(kind.status == 503 for kind in kinds)
+    for kind in kinds:
+        assert (kind.status in (429, 503)) == ("retry-after" in kind.headers), kind
 
 
 def test_a_validation_error_is_told_without_its_input():

@@ -1,8 +1,11 @@
 """Every answer bears an id: the client's own where it is well formed."""
 
+import time
+
 import pytest
 
 from tests.api.api_parts import asking, build
+from tests.fakes import FakeRunner
 
 COMPLETION = {"prompt": "a", "max_tokens": 1}
 
@@ -55,3 +58,24 @@ async def test_errors_and_documents_have_one_too(client, method, path, status):
 
     assert answer.status_code == status
     assert answer.headers.get_list("x-request-id") == ["mine"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/v1/models"])
+async def test_every_answer_tells_the_time_that_it_took(client, path):
+    (elapsed,) = (await client.get(path)).headers.get_list("openai-processing-ms")
+
+    assert int(elapsed) >= 0
+
+
+async def test_the_time_of_a_whole_answer_is_that_of_all_its_steps():
+    runner = FakeRunner(before_step=lambda _: time.sleep(0.02))
+    async with asking(build(runner)) as client:
+        answer = await client.post("/v1/completions", json={"prompt": "a", "max_tokens": 10})
+
+    assert int(answer.headers["openai-processing-ms"]) >= 200
+
+
+async def test_a_stream_tells_it_too(client):
+    answer = await client.post("/v1/completions", json=COMPLETION | {"stream": True})
+
+    assert int(answer.headers["openai-processing-ms"]) >= 0

@@ -39,6 +39,19 @@ def test_the_beginning_of_a_stop_string_is_held_back_and_comes_when_it_was_none(
     assert type_out("ab-cab", "abc")[0] == ["", "", "ab-", "c", "", "", "ab"]
 
 
+def test_special_tokens_are_printed_where_they_are_asked_for() -> None:
+    detokenizer = Detokenizer(BYTES, prints_special_tokens=True)
+    assert [detokenizer.push(token) for token in (BOS, ord("a"), EOS)] == ["<bos>", "a", "<eos>"]
+
+
+def test_a_stop_string_ends_the_text_behind_itself_where_it_is_included() -> None:
+    detokenizer = Detokenizer(Vocabulary((b"one", b" two", b"o three"), frozenset()), ("two",), includes_stop=True)
+    assert [detokenizer.push(token) for token in (0, 1)] == ["one", " two"]
+    assert detokenizer.matched == "two"
+    across = Detokenizer(Vocabulary((b"one tw", b"o three"), frozenset()), ("two",), includes_stop=True)
+    assert [across.push(token) for token in (0, 1)] == ["one ", "two"]
+
+
 def test_of_two_stop_strings_in_one_token_the_earlier_counts() -> None:
     vocabulary = Vocabulary((b"x one two",), frozenset())
     detokenizer = Detokenizer(vocabulary, ("two", "one"))

@@ -1,51 +1,98 @@
-"""Any order of submit, step, cancel and fault: what DESIGN.md promises holds after every one of them."""
+"""Any order of submit, step, cancel, deadline, late mask and fault: what DESIGN.md promises holds after every one."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from app.engine.limits import Limits
 from app.engine.request import FinishReason, Request, RequestParams, Submission
-from app.engine.scheduler import Emission, Limits, Scheduler
+from app.engine.scheduler import Emission, Scheduler
 from model.batch import ChunkResult, StepOutput
-from tests.fakes import BYTES, FakeRunner
+from tests.fakes import BYTES, FakeRunner, bits
 
 MAX_NUM_SEQS, NUM_BLOCKS, BLOCK_SIZE = 3, 8, 4
 POOL = NUM_BLOCKS * BLOCK_SIZE
+
+
+class OddNumbers:
+    """A constraint whose masks come from the test."""
+
+    def allowed(self) -> bytes:
+        raise AssertionError
+
+    def accept(self, token_id: int) -> None:
+        raise AssertionError
+
+
+ODD = bits(*range(1, 256, 2))
+PARAMS = st.builds(
+    RequestParams,
+    max_tokens=st.integers(0, 12),
+    constraint=st.sampled_from([None, None, OddNumbers()]),
+    priority=st.integers(-1, 1),
+    timeout_s=st.sampled_from([None, None, 15.0]),
+    wants_prompt_logprobs=st.booleans(),
+    pools=st.booleans(),
+)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = FakeRunner(num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
-        self.scheduler = Scheduler(self.runner.info, Limits(MAX_NUM_SEQS, max_num_batched_tokens=5))
+        self.scheduler = Scheduler(self.runner.info, Limits(MAX_NUM_SEQS, 5), self.ask_mask, lambda: self.now)
+        self.now = 0.0
+        self.asked: list[Request] = []  # whose masks are being computed
         self.requests: list[Request] = []
         self.num_terminal: dict[Request, int] = {}
-        self.num_refusals = 0
+        self.prompt_logprobs: dict[Request, list[float]] = {}
+
+    def ask_mask(self, request: Request, token_id: int | None) -> None:
+        assert request not in self.asked, "one mask at a time"
+        assert token_id == (request.token_ids[-1] if request.num_output_tokens else None)
+        self.asked.append(request)
 
     def hear(self, emissions: list[Emission]) -> None:
         for request, event in emissions:
+            self.prompt_logprobs[request] += [target.logprob for target in event.prompt_logprobs]
             if event.finish_reason is not None:
                 self.num_terminal[request] += 1
+                assert event.timings is not None
 
     @property
     def open_requests(self) -> list[Request]:
         return [request for request in self.requests if request.finish_reason is None]
 
-    @rule(prompt=st.lists(st.integers(1, 255), min_size=1, max_size=20), max_tokens=st.integers(1, 12))
-    def submit(self, prompt: list[int], max_tokens: int) -> None:
-        submission = Submission(str(len(self.requests)), tuple(prompt), RequestParams(max_tokens))
-        assert len(prompt) + max_tokens <= POOL
-        request = Request(submission, 0, BYTES, arrival_time=float(len(self.requests)))
+    @rule(prompt=st.lists(st.integers(1, 255), min_size=1, max_size=20), params=PARAMS)
+    def submit(self, prompt: list[int], params: RequestParams) -> None:
+        number = str(len(self.requests))
+        submission = Submission(number, tuple(prompt), params)
+        assert len(prompt) + params.max_tokens <= POOL
+        request = Request(submission, 0, BYTES, arrival_time=self.now)
         self.requests.append(request)
         self.num_terminal[request] = 0
+        self.prompt_logprobs[request] = []
         self.scheduler.add(request)
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 20.0]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.hear(self.scheduler.end_overdue())
+        assert all(request.deadline > self.now for request in self.open_requests)
+
+    @precondition(lambda self: self.asked)
+    @rule(choice=st.integers(0, 1000))
+    def a_mask_comes(self, choice: int) -> None:
+        request = self.asked.pop(choice % len(self.asked))
+        self.scheduler.choices.take(request, ODD)
 
     @precondition(lambda self: self.scheduler.has_work)
     @rule()
     def step(self) -> None:
         batch = self.scheduler.schedule()
         assert sum(chunk.num_tokens for chunk in batch.chunks) <= 5
-        assert batch.freed or batch.chunks, "where there is work, something happens"
+        if not batch.freed and not batch.chunks:
+            assert set(self.asked) & set(self.scheduler.running), "where there is work, something happens"
         self.hear(self.scheduler.update(batch, self.runner.run(batch)))
 
     @precondition(lambda self: self.open_requests)
@@ -68,7 +115,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def fault_of_a_row(self, choice: int) -> None:
         batch = self.scheduler.schedule()
         results = list(self.runner.run(batch).results)
-        results[choice % len(results)] = ChunkResult(error="not finite")
+        if results:
+            results[choice % len(results)] = ChunkResult(error="not finite")
         self.hear(self.scheduler.update(batch, StepOutput(tuple(results))))
 
     @rule()
@@ -77,6 +125,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(40 * (1 + len(self.open_requests))):
             if not self.scheduler.has_work:
                 break
+            if self.asked:
+                self.a_mask_comes(0)
             self.step()
         assert not self.scheduler.has_work
         assert self.runner.owners == {}
@@ -91,12 +141,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert sorted(map(id, [*running, *waiting])) == sorted(map(id, self.open_requests))
         assert all(request.slot is not None for request in running)
         assert all(request.slot is None for request in waiting)
+        assert all(self.scheduler.choices.get(request) is None for request in self.requests if request.finish_reason)
         assert {request.slot.owner for request in running if request.slot} == {r.request_id for r in running}
 
     @invariant()
-    def first_come_first_served(self) -> None:
-        order = [request.arrival_time for request in [*self.scheduler.running, *self.scheduler.waiting]]
-        assert order == sorted(order)
+    def all_take_their_turns(self) -> None:
+        for requests in (self.scheduler.running, self.scheduler.waiting):
+            turns = [(request.turn, self.requests.index(request)) for request in requests]
+            assert turns == sorted(turns)
+
+    @invariant()
+    def while_none_has_ended_the_first_in_turn_of_those_that_ran_was_never_set_back(self) -> None:
+        started = [request for request in self.requests if request.admission_time is not None]
+        if started and self.open_requests == self.requests:
+            assert min(started, key=lambda request: request.turn).num_preemptions == 0
 
     @invariant()
     def one_terminal_event_each(self) -> None:
@@ -115,8 +173,22 @@ class SchedulerMachine(RuleBasedStateMachine):
         for request in self.requests:
             known = list(request.token_ids[: request.num_prompt_tokens])
             while len(known) < len(request.token_ids):
-                known.append(sum(known) % 256)
+                known.append(next_token(request.params, known))
             assert known == request.token_ids
+
+    @invariant()
+    def log_probabilities_of_a_prompt_come_once_each_and_before_its_answer(self) -> None:
+        for request, heard in self.prompt_logprobs.items():
+            whole = [-0.5 * position for position in range(1, request.num_prompt_tokens)]
+            is_wanted = request.params.wants_prompt_logprobs
+            assert heard == (whole[: len(heard)] if is_wanted else [])
+            if is_wanted and request.num_output_tokens:
+                assert heard == whole
+
+
+def next_token(params: RequestParams, token_ids: list[int]) -> int:
+    token = sum(token_ids) % 256
+    return token | 1 if params.constraint else token
 
 
 TestScheduler = SchedulerMachine.TestCase

@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.engine.limits import Limits
 from app.engine.request import FinishReason, Request, RequestParams, Submission
-from app.engine.scheduler import Limits, Scheduler
+from app.engine.scheduler import Scheduler
 from model.batch import Batch, ChunkResult, StepOutput
 from tests.fakes import BYTES, FakeRunner
 
@@ -218,8 +219,3 @@ def test_a_request_is_ended_in_any_phase_and_leaves_nothing(num_steps: int) -> N
     assert bench.scheduler.slots.num_used_blocks == 0
     assert bench.runner.owners == {}
     assert output(neighbour) == [2**power % 256 for power in range(8)]
-
-
-def test_limits_that_could_starve_prefill_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_num_batched_tokens"):
-        Limits(max_num_seqs=9, max_num_batched_tokens=8)

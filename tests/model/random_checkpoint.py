@@ -5,6 +5,7 @@ attention is far from uniform.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,23 @@ def random_checkpoint(config: ModelConfig, seed: int) -> Checkpoint:
     path = Path(f"random-{config.architecture}")
     weights = {name: _random_tensor(generator, path, name, shape) for name, shape in config.tensor_shapes()}
     return Checkpoint(path, config, weights)
+
+
+def checkpoint_that_breaks_on(token_id: int) -> Checkpoint:
+    """Hidden dimension 0 is zero for all tokens but one, whose scores overflow."""
+    checkpoint = random_checkpoint(LLAMA, 3)
+    weights = dict(checkpoint.weights)
+    for name, tensor in checkpoint.weights.items():
+        values = tensor.to_float32()
+        if "embed_tokens" in name:
+            values[:, 0] = 0
+            values[token_id, 0] = 1
+        elif "o_proj" in name or "down_proj" in name:
+            values[0] = 0
+        elif "input_layernorm" in name:
+            values[0] = 1e25
+        weights[name] = float32_tensor(tensor.path, name, values)
+    return replace(checkpoint, weights=weights)
 
 
 def float32_tensor(path: Path, name: str, values: np.ndarray) -> WeightTensor:

@@ -255,6 +255,56 @@ def test_the_messages_are_not_a_variable_to_be_set():
     assert render("{{ cls }}", cls="y") == "y"
 
 
+@pytest.mark.parametrize(
+    ("source", "variables"),
+    [
+        ("{{ messages }}{% if tools %}{{ tools | tojson }}{% endif %}", {"messages", "tools"}),
+        ("{% if open_thinking is defined and open_thinking is true %}x{% endif %}", {"open_thinking"}),
+        ("{% if x is not defined %}{% set x = 1 %}{% endif %}{{ x }}{% set y = 1 %}{{ y }}", {"x"}),
+        (
+            "{% macro f(a) %}{{ a }}{{ b }}{% endmacro %}{% for c in messages %}{{ f(c) }}{% endfor %}",
+            {"b", "messages"},
+        ),
+        ("{{ raise_exception }}{{ strftime_now }}{{ range }}", set()),
+    ],
+)
+def test_the_variables_are_those_that_the_template_looks_at(source, variables):
+    assert ChatTemplate(source, {}).variables == variables
+    assert ChatTemplate("{{ z }}", {}, source).variables == variables | {"z"}
+
+
+OPEN = [USER, {"role": "assistant", "content": "Well, \n"}]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}",
+        "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}",
+        "{% for m in messages %}{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<{% endif %}",
+    ],
+)
+def test_a_last_message_that_is_to_go_on_ends_as_transformers_has_it(source):
+    expected = oracle().apply_chat_template(OPEN, chat_template=source, tokenize=False, continue_final_message=True)
+
+    assert render(source, OPEN, continue_final_message=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "problem"),
+    [
+        ("{{ messages[0].content }}", "Well", "changes the last message"),
+        ("{{ messages[1].content[:4] }}", "Well", "changes the last message"),
+        ("{{ messages[1].content }}", "", "no content"),
+        ("{{ messages[1].content }}", None, "no content"),
+        ("{{ raise_exception('no') }}", "Well", "^no$"),
+    ],
+)
+def test_a_last_message_that_cannot_go_on_is_refused(source, content, problem):
+    with pytest.raises(ChatTemplateError, match=problem):
+        render(source, [USER, {"role": "assistant", "content": content}], continue_final_message=True)
+
+
 def test_rendering_leaves_the_messages_as_they_are():
     messages = [{"role": "user", "content": [{"type": "text", "text": "a"}], "name": None, "reasoning": "r"}]
     before = json.dumps(messages)

@@ -107,7 +107,7 @@ def odd_tokens() -> Tokenizer:
 
 
 def of_backend(backend: Backend) -> Tokenizer:
-    return Tokenizer.from_backend(backend, Path("test"), eos_token_ids=[], template=None)
+    return Tokenizer.from_backend(backend, Path("test"), special_tokens={}, eos_token_ids=[], template=None)
 
 
 @pytest.mark.parametrize("make", [default_model, odd_tokens])
@@ -205,6 +205,18 @@ def test_an_id_without_a_token_is_refused(token_id):
 def test_the_end_of_a_turn_comes_from_the_template_given():
     backend = byte_level(GPT2_WORDS, [AddedToken("<end>", special=True)])
     template = ChatTemplate("{{ messages[-1].content }}<end>", {})
-    tokenizer = Tokenizer.from_backend(backend, Path("test"), eos_token_ids=[3, None], template=template)
+    tokenizer = Tokenizer.from_backend(
+        backend, Path("test"), special_tokens={}, eos_token_ids=[3, None], template=template
+    )
 
     assert tokenizer.eos_token_ids == {3, backend.token_to_id("<end>")}
+
+
+def test_tags_of_reasoning_and_tools_are_printed_whatever_the_vocabulary_calls_them():
+    added = [AddedToken(name, special=True) for name in ("<end>", "<think>", "</think>", "<tool_call>", "</tool_call>")]
+    backend = byte_level(GPT2_WORDS, added)
+    tokenizer = Tokenizer.from_backend(
+        backend, Path("model"), special_tokens={}, eos_token_ids=[backend.token_to_id("<end>")], template=None
+    )
+
+    assert tokenizer.special_token_ids == {backend.token_to_id("<end>")}

@@ -18,8 +18,9 @@ import numpy as np
 
 from app.arguments import Parser
 from app.engine.detokenizer import Vocabulary
+from app.engine.limits import Limits
 from app.engine.request import Request, RequestParams, Submission
-from app.engine.scheduler import Limits, Scheduler
+from app.engine.scheduler import Scheduler
 from model.batch import Chunk, OpenedSlot, SamplingParams
 from model.load import LoadedModel
 from model.native import build

@@ -1,51 +1,8 @@
-"""The smaller resources on the wire: tokens, models, slots, health."""
+"""The smaller resources on the wire: models, slots, live requests, version, health."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from app.api.schemas.chat import Messages
-from app.api.schemas.generation import MAX_TOKEN_IDS, ModelName, Text, TokenId
-from app.api.schemas.wire import WireAnswer, WireRequest, refusal
-
-
-class TokenizeRequest(WireRequest):
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
-        {"continue_final_message": (False,), "return_token_strs": (False,), "with_pieces": (False,)}
-    )
-
-    model: ModelName | None = None
-    prompt: Text | None = None
-    content: Text | None = None  # llama.cpp's name for prompt
-    messages: Messages | None = None
-    add_special_tokens: bool | None = Field(None, description="Default: true for text; false for messages.")
-    add_generation_prompt: bool | None = Field(None, description="For messages. Default: true.")
-
-    @model_validator(mode="after")
-    def _check_there_is_one_input(self) -> Self:
-        if sum(given is not None for given in (self.prompt, self.content, self.messages)) != 1:
-            raise refusal("prompt", "exactly one of prompt, content and messages is needed")
-        if self.messages is None and self.add_generation_prompt is not None:
-            raise refusal("add_generation_prompt", "needs messages")
-        return self
-
-
-class Tokens(WireAnswer):
-    tokens: list[int]
-    count: int
-    max_model_len: int
-
-
-class DetokenizeRequest(WireRequest):
-    model: ModelName | None = None
-    tokens: list[TokenId] = Field(max_length=MAX_TOKEN_IDS, fail_fast=True)
-
-
-class Detokenized(WireAnswer):
-    prompt: str
-    content: str  # the same, under llama.cpp's name
+from app.api.schemas.wire import WireAnswer
 
 
 class Model(WireAnswer):
@@ -82,6 +39,44 @@ class Slots(WireAnswer):
     num_slots: int
     blocks: Blocks
     slots: list[LiveSlot]
+
+
+class LiveRequest(WireAnswer):
+    id: str  # by which it is cancelled: the x-request-id, which several choices share
+    choice_id: str
+    object: Literal["request"] = "request"
+    state: str  # "queued", "prefill" or "decode"
+    num_prompt_tokens: int
+    num_output_tokens: int
+    age_s: float
+    deadline_in_s: float | None  # where the request has a timeout
+    priority: int
+
+
+class LiveRequests(WireAnswer):
+    object: Literal["list"] = "list"
+    data: list[LiveRequest]
+
+
+class CancelledRequest(WireAnswer):
+    id: str
+    object: Literal["request.cancelled"] = "request.cancelled"
+    num_cancelled: int  # choices that had not ended yet
+
+
+class Version(WireAnswer):
+    version: str
+    model: str
+    system_fingerprint: str  # as in answers
+    backend: str
+    device: str
+    instruction_set: str | None
+    num_threads: int
+    weights: str
+    kv_cache: str
+    max_model_len: int
+    python: str
+    platform: str
 
 
 class Health(WireAnswer):

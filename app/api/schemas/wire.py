@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -30,7 +31,6 @@ HARMLESS = frozenset(
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
-        "store",
         "user",
     }
 )
@@ -39,24 +39,18 @@ HARMLESS = frozenset(
 NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "add_generation_prompt": (True,),
-        "add_special_tokens": (True,),
-        "allowed_token_ids": ([],),
-        "bad_words": ([],),
+        "add_special_tokens": (False,),  # a chat's template writes its own
         "best_of": (1,),
         "chat_template_kwargs": ({},),
         "continue_final_message": (False,),
         "echo": (False,),
         "function_call": ("none", "auto"),
         "functions": ([],),
-        "include_stop_str_in_output": (False,),
         "length_penalty": (1.0,),
-        "logit_bias": ({}, []),
         "modalities": (["text"],),
-        "priority": (0,),
         "reasoning_effort": ("none",),
-        "response_format": ({"type": "text"},),
-        "skip_special_tokens": (True,),
-        "spaces_between_special_tokens": (True, False),  # special tokens are not printed
+        "spaces_between_special_tokens": (True, False),  # only some slow tokenizers have such spaces
+        "store": (False,),
         "suffix": ("",),
         "tool_choice": ("none", "auto"),
         "tools": ([],),
@@ -87,6 +81,11 @@ class WireRequest(BaseModel):
 
 class WireAnswer(BaseModel):
     """A body, or a part of one, as the server sends it."""
+
+
+def omitted_if_none() -> Any:
+    """A field of an answer that is left out where there is nothing to say, null included."""
+    return Field(None, exclude_if=lambda value: value is None)
 
 
 def refusal(field: str, problem: str) -> PydanticCustomError:

@@ -7,6 +7,8 @@
 #pragma once
 #include <cstdint>
 
+#include "slotwise.h"
+
 namespace slotwise {
 
 constexpr int PANEL = 16;   // rows of a weight matrix that are computed together
@@ -71,15 +73,24 @@ struct AttentionWork {
     float* scratch;               // attention_scratch() floats
 };
 
+struct Biases {
+    const sw_bias* first;
+    int32_t num;
+};
+
 struct SamplingWork {
     const float* logits;          // [V], not changed
     float* weights;               // [V] scratch
     int32_t vocab_size;
     float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     int32_t top_k, num_logprobs;
+    double typical_p, top_n_sigma, xtc_probability, xtc_threshold;
     uint64_t seed, position;
     const int32_t* suppressed;    // never chosen
     int32_t num_suppressed;
+    int32_t num_allowed;          // bytes of the next, which may lie anywhere; what is behind them is not allowed
+    const uint8_t* allowed;       // bits of the tokens that may be chosen, the lowest of a byte first; null: all may
+    Biases biases[2];             // one after the other
     const int32_t* seen;          // distinct tokens of prompt and output, for the penalties
     const int32_t* num_output;    // how often each of them stands in the output
     int32_t num_seen;
@@ -117,6 +128,9 @@ struct Kernels {
     void (*write_kv)(KVType, int head_dim, const float* key, const float* value, int offset, uint8_t* block);
     void (*attend)(const AttentionWork&);
     void (*sample)(const SamplingWork&, Sampled&);
+    // What sample() reports of the token that it has chosen, of any token: the result's token_id. Of the work, logits,
+    // weights, vocab_size and num_logprobs are read. The error is SW_OK or SW_NOT_FINITE.
+    void (*report)(const SamplingWork&, Sampled&);
 };
 
 // Floats of scratch that `attend` needs for work of that size.

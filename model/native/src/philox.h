@@ -15,8 +15,9 @@ static inline void philox_round(uint32_t counter[4], const uint32_t key[2]) {
 }
 
 // In [0, 1), with 53 random bits: key = seed, counter = position, the first two words of the output, the first of them
-// the more significant.
-static inline double philox_uniform(uint64_t seed, uint64_t position) {
+// the more significant; or the two behind them.
+enum Uniform { FOR_THE_DRAW = 0, FOR_XTC = 2 };
+static inline double philox_uniform(uint64_t seed, uint64_t position, Uniform words) {
     uint32_t counter[4] = {uint32_t(position), uint32_t(position >> 32), 0, 0};
     uint32_t key[2] = {uint32_t(seed), uint32_t(seed >> 32)};
     for (int round = 0; round < 10; ++round) {
@@ -24,7 +25,7 @@ static inline double philox_uniform(uint64_t seed, uint64_t position) {
         key[0] += 0x9E3779B9;  // golden ratio
         key[1] += 0xBB67AE85;  // sqrt(3) - 1
     }
-    const uint64_t bits = (uint64_t{counter[0]} << 32 | counter[1]) >> 11;
+    const uint64_t bits = (uint64_t{counter[words]} << 32 | counter[words + 1]) >> 11;
     return double(bits) * 0x1p-53;
 }
 

@@ -35,6 +35,18 @@ struct SampledRow {
     int32_t chunk, row;
 };
 
+// A row behind which the log-probability of a token is wanted: one of a chunk's targets.
+struct TargetRow {
+    int32_t chunk, target, row;
+};
+
+// Rows of a chunk that belong to the pooled vector of its slot's prompt.
+struct PooledRows {
+    Slot* slot;
+    int32_t chunk, first_row, num_rows;
+    bool are_last;  // of the prompt
+};
+
 class StepRows {
 public:
     // `splits`: whether rows of prompts are kept apart. Throws std::invalid_argument where a chunk is not what its slot
@@ -43,14 +55,19 @@ public:
 
     const std::vector<Span>& spans() const { return spans_; }
     const std::vector<SampledRow>& sampled() const { return sampled_; }  // in the order of the chunks
+    const std::vector<TargetRow>& targets() const { return targets_; }
+    const std::vector<PooledRows>& pooled() const { return pooled_; }
     RowCounts counts() const { return counts_; }
     int32_t most_positions() const { return most_positions_; }  // of a slot
 
 private:
+    void place_chunk(const sw_chunk& chunk, int32_t index, Slot& slot, bool splits, int32_t first_prompt_row);
     void add(const Span& span, bool is_prompt);
 
     std::vector<Span> spans_, prompts_;
     std::vector<SampledRow> sampled_;
+    std::vector<TargetRow> targets_;
+    std::vector<PooledRows> pooled_;
     RowCounts counts_;
     int32_t most_positions_ = 0;
 };

@@ -44,6 +44,7 @@ struct Rows {
 };
 
 constexpr int FEW_ROWS = 8, GROUPS_AT_ONCE = 4;
+constexpr int TARGETS_AT_ONCE = 32;  // whose logits there is memory for
 
 class Runner {
 public:
@@ -71,9 +72,16 @@ private:
     void gated_mlp(const Layer& layer);
     static int groups_at_once(int num_rows);
     void gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, int32_t first, int32_t end, int thread);
-    void compute_logits();
+    void clear(const sw_batch& batch, sw_result* results);
+    void pool(sw_result* results);
+    void report_targets(const sw_batch& batch, sw_result* results);
+    void report_target(const sw_chunk& chunk, int32_t target, const float* logits, float* weights,
+                       sw_result& result) const;
+    template <class Row>
+    void compute_logits(const Row* rows, int num_rows);
     void sample(const sw_batch& batch, sw_result* results);
-    void sample_row(Slot& slot, const float* logits, float* weights, sw_result& result) const;
+    void sample_row(Slot& slot, const sw_chunk& chunk, const float* logits, float* weights, sw_result& result) const;
+    SamplingWork work_of(const Slot& slot, const sw_chunk& chunk) const;
 
     // In experts.cpp.
     void routed_mlp(const Layer& layer);

@@ -11,6 +11,10 @@
 #include "philox.h"
 #include "slotwise.h"
 
+namespace slotwise::scalar {
+extern const Kernels kernels;
+}
+
 namespace slotwise::SLOTWISE_ISA {
 namespace sampling {
 
@@ -184,14 +188,14 @@ static double sum_of_block(const Row& row, int block, float least) {
     return total(lanes);
 }
 
-// Weights of a row of logits, their maxima and sums; returns their sum.
-static double weigh(const Row& logits, float largest, float temperature, float* weights, Row& row) {
-    set_values(row, weights, logits.size);
+// Weights of logits, maybe in place, their maxima and sums; returns their sum.
+static double weigh(const float* logits, int size, float largest, float temperature, float* weights, Row& row) {
+    set_values(row, weights, size);
     const Softmax softmax = {largest, temperature, 1 / temperature};
     double whole = 0;
     for (int block = 0; block < row.num_blocks; ++block) {
-        row.maxima[block] = exponentials(block_values(logits, block), block_length(row, block), softmax,
-                                         weights + int64_t(block) * row.block_size);
+        const int64_t first = int64_t(block) * row.block_size;
+        row.maxima[block] = exponentials(logits + first, block_length(row, block), softmax, weights + first);
         row.sums[block] = sum_of_block(row, block, 0);
         whole += row.sums[block];
     }
@@ -380,7 +384,8 @@ static int draw(const Row& row, double whole, float least, double uniform) {
 
 static bool is_edited(const SamplingWork& work) {
     const bool counts = work.presence_penalty != 0 || work.frequency_penalty != 0;
-    return work.num_suppressed > 0 || (work.num_seen > 0 && (counts || work.repetition_penalty != 1));
+    return work.num_suppressed > 0 || work.allowed || work.biases[0].num > 0 || work.biases[1].num > 0 ||
+           (work.num_seen > 0 && (counts || work.repetition_penalty != 1));
 }
 
 static float penalized(float logit, float num_output, const SamplingWork& work) {
@@ -389,23 +394,112 @@ static float penalized(float logit, float num_output, const SamplingWork& work) 
     return logit - work.frequency_penalty * num_output;
 }
 
+// The logits of tokens whose bits are set, and -infinity for the others: 32 at a time.
+static void copy_allowed(const SamplingWork& work, float* out) {
+    constexpr int BITS = 32;
+    for (int id = 0; id < work.vocab_size; id += BITS) {
+        const int num_bytes = smaller(work.num_allowed - id / 8, BITS / 8);
+        int32_t bits = 0;
+        if (num_bytes > 0) memcpy(&bits, work.allowed + id / 8, num_bytes);
+        for (int i = id; i < smaller(id + BITS, work.vocab_size); i += W) {
+            const int count = smaller(work.vocab_size - i, W);
+            const I is_allowed = (I)((all_int(bits) >> (lane_numbers() + (i - id)) & 1) != 0);
+            store_some(out + i, select(is_allowed, load_some(work.logits + i, count), all(-INFINITY)), count);
+        }
+    }
+}
+
 static void edit(const SamplingWork& work, float* logits) {
+    if (work.allowed) copy_allowed(work, logits);
+    else memcpy(logits, work.logits, sizeof(float) * work.vocab_size);
     for (int i = 0; i < work.num_suppressed; ++i) logits[work.suppressed[i]] = -INFINITY;
+    for (const Biases& biases : work.biases)
+        for (int i = 0; i < biases.num; ++i) logits[biases.first[i].token_id] += biases.first[i].amount;
     for (int i = 0; i < work.num_seen; ++i) {
         const int32_t id = work.seen[i];
         logits[id] = penalized(logits[id], float(work.num_output[i]), work);
     }
 }
 
+// Of the finite ones; sums are those of differences from the largest, which are few and small.
+static double standard_deviation(const Row& logits, float largest) {
+    Lanes nums{}, sums{}, squares{};
+    each_step(logits.values, logits.size, -INFINITY, [&](const float* p) {
+        for (int i = 0; i < PARTS; ++i) {
+            const D logit = widen(p + i * (W / 2)), zero{};
+            const auto is_finite = logit >= -DBL_MAX - zero;
+            const D difference = is_finite ? logit - double(largest) : zero;
+            nums.parts[i] += is_finite ? 1 - zero : zero;
+            sums.parts[i] += difference;
+            squares.parts[i] += difference * difference;
+        }
+    });
+    const double num = total(nums), mean = total(sums) / num, variance = total(squares) / num - mean * mean;
+    return variance > 0 ? sqrt(variance) : 0;  // of equal ones it may be a rounding error
+}
+
+// The least float that is at least `bound`.
+SW_INLINE float no_less(double bound) {
+    const float near = float(bound);
+    return near < bound ? nextafterf(near, INFINITY) : near;
+}
+
+// The logits at `out`, which may be where they are; those too far below the largest are -infinity.
+static void copy_without_tail(const SamplingWork& work, const Row& logits, float largest, float* out) {
+    const float least = no_less(largest - work.top_n_sigma * standard_deviation(logits, largest));
+    for (int i = 0; i < logits.size; i += W) {
+        const int count = smaller(logits.size - i, W);
+        const V logit = load_some(logits.values + i, count);
+        store_some(out + i, select((I)(logit < least), all(-INFINITY), logit), count);
+    }
+}
+
+// Of the weights that have at least that share of the whole all go but the smallest, and what is equal to it; returns
+// what is left. The row's maxima are no longer those of what is left, but none is too small.
+static double drop_likeliest(const SamplingWork& work, Row& row, float least, double whole) {
+    const float bound = larger(least, no_less(work.xtc_threshold * whole));
+    float smallest = INFINITY;
+    int num = 0;
+    for (int block = 0; block < row.num_blocks; ++block) {
+        if (row.maxima[block] < bound) continue;
+        for (int i = 0; i < block_length(row, block); ++i) {
+            const float weight = block_values(row, block)[i];
+            if (weight < bound) continue;
+            ++num;
+            smallest = weight < smallest ? weight : smallest;
+        }
+    }
+    if (num < 2) return whole;
+    for (int i = 0; i < row.size; ++i)
+        if (work.weights[i] > smallest) work.weights[i] = 0;
+    return sum_from(row, least);
+}
+
 static int choose(const SamplingWork& work, const Row& logits) {
     const int likeliest = largest_id(logits);
     if (!(work.temperature > 0)) return likeliest;
     const float temperature = work.temperature > FLT_MIN ? work.temperature : FLT_MIN;  // below it, no reciprocal
+    const float largest = logits.values[likeliest], *left = logits.values;
+    if (work.top_n_sigma > 0) {
+        copy_without_tail(work, logits, largest, work.weights);
+        left = work.weights;
+    }
     Row row;
-    double whole = weigh(logits, logits.values[likeliest], temperature, work.weights, row);
+    double whole = weigh(left, logits.size, largest, temperature, work.weights, row);
     const float least = least_kept(work, row, whole);
     if (least > FLT_MIN) whole = sum_from(row, least);
-    return draw(row, whole, least, philox_uniform(work.seed, work.position));
+    if (work.xtc_probability > 0 && philox_uniform(work.seed, work.position, FOR_XTC) < work.xtc_probability)
+        whole = drop_likeliest(work, row, least, whole);
+    return draw(row, whole, least, philox_uniform(work.seed, work.position, FOR_THE_DRAW));
+}
+
+// What is typical can only be said of sorted weights: that is left to the specification.
+static int choose_typical(const SamplingWork& work) {
+    SamplingWork choice = work;
+    choice.num_logprobs = -1;
+    Sampled result{};
+    scalar::kernels.sample(choice, result);
+    return result.token_id;
 }
 
 // ---- Log-probabilities ----
@@ -447,7 +541,7 @@ static void find_best(const Row& logits, int n, Best& best) {
 static void report_logprobs(const SamplingWork& work, const Row& logits, Sampled& result) {
     const float largest = logits.maxima[largest_index(logits.maxima, logits.num_blocks)];
     Row row;
-    const double log_whole = log(weigh(logits, largest, 1, work.weights, row));
+    const double log_whole = log(weigh(logits.values, logits.size, largest, 1, work.weights, row));
     Best best = {result.top_logprobs, result.top_ids, smaller(work.num_logprobs, work.vocab_size), 0};
     find_best(logits, best.room, best);
     for (int i = 0; i < best.num; ++i) best.values[i] = float(double(best.values[i]) - largest - log_whole);
@@ -464,14 +558,20 @@ static void sample(const SamplingWork& work, Sampled& result) {
     if (!scan_logits(raw, work.logits, work.vocab_size)) return;
     const bool has_edits = is_edited(work);
     if (has_edits) {
-        memcpy(work.weights, work.logits, sizeof(float) * work.vocab_size);
         edit(work, work.weights);
         result.error = SW_NO_CHOICE;
         if (!scan_logits(edited, work.weights, work.vocab_size)) return;
     }
     result.error = SW_OK;
-    result.token_id = choose(work, has_edits ? edited : raw);
+    const bool sorts = work.typical_p < 1 && work.temperature > 0;
+    result.token_id = sorts ? choose_typical(work) : choose(work, has_edits ? edited : raw);
     if (work.num_logprobs >= 0) report_logprobs(work, raw, result);
+}
+
+static void report(const SamplingWork& work, Sampled& result) {
+    sampling::Row row;
+    result.error = sampling::scan_logits(row, work.logits, work.vocab_size) ? SW_OK : SW_NOT_FINITE;
+    if (result.error == SW_OK) sampling::report_logprobs(work, row, result);
 }
 
 }  // namespace slotwise::SLOTWISE_ISA

@@ -12,6 +12,7 @@ struct NamedSize {
 
 constexpr NamedSize SIZES[] = {
     {"sw_config", sizeof(sw_config)},   {"sw_runner_options", sizeof(sw_runner_options)},
+    {"sw_bias", sizeof(sw_bias)},
     {"sw_sampling", sizeof(sw_sampling)}, {"sw_opened", sizeof(sw_opened)},
     {"sw_blocks", sizeof(sw_blocks)},   {"sw_chunk", sizeof(sw_chunk)},
     {"sw_batch", sizeof(sw_batch)},     {"sw_result", sizeof(sw_result)},

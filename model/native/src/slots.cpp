@@ -1,5 +1,6 @@
 #include "slots.h"
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -23,8 +24,10 @@ void TokenCounts::add(int32_t token_id, bool is_output) {
 Slot::Slot(const sw_opened& opened)
     : sampling(opened.sampling),
       suppressed(opened.sampling.suppressed, opened.sampling.suppressed + opened.sampling.num_suppressed),
-      num_prompt_tokens(opened.num_prompt_tokens) {
+      biases(opened.sampling.biases, opened.sampling.biases + opened.sampling.num_biases),
+      num_prompt_tokens(opened.num_prompt_tokens), pools(opened.pools) {
     sampling.suppressed = nullptr;  // the caller's memory
+    sampling.biases = nullptr;
 }
 
 bool Slot::has_penalties() const {
@@ -38,11 +41,21 @@ void Slot::append(const int32_t* token_ids, int32_t count) {
     last_token_id = -1;
 }
 
+void check_ids(const int32_t* token_ids, int32_t num, int32_t vocab_size) {
+    for (int32_t i = 0; i < num; ++i)
+        if (token_ids[i] < 0 || token_ids[i] >= vocab_size) refuse("there is no such token id");
+}
+
+void check_biases(const sw_bias* biases, int32_t num, int32_t vocab_size) {
+    for (int32_t i = 0; i < num; ++i) {
+        check_ids(&biases[i].token_id, 1, vocab_size);
+        if (!(biases[i].amount < INFINITY)) refuse("a bias is a number or -infinity");
+    }
+}
+
 void SlotTable::apply(const sw_batch& batch, Blocks& blocks) {
     for (int32_t i = 0; i < batch.num_freed; ++i) free(batch.freed[i], blocks);
-    for (int32_t i = 0; i < batch.num_opened; ++i)
-        if (!slots_.try_emplace(batch.opened[i].slot, batch.opened[i]).second)
-            refuse("slot " + std::to_string(batch.opened[i].slot) + " is open already");
+    for (int32_t i = 0; i < batch.num_opened; ++i) open(batch.opened[i]);
     for (int32_t i = 0; i < batch.num_grown; ++i) grow(batch.grown[i]);
 }
 
@@ -68,6 +81,14 @@ void SlotTable::free(const sw_blocks& freed, Blocks& blocks) {
     for (int32_t id : found->second.block_ids)
         if (owners_[id] != -1) refuse("slot " + std::to_string(freed.slot) + " would keep block " + std::to_string(id));
     slots_.erase(found);
+}
+
+void SlotTable::open(const sw_opened& opened) {
+    const sw_sampling& sampling = opened.sampling;
+    check_ids(sampling.suppressed, sampling.num_suppressed, vocab_size_);
+    check_biases(sampling.biases, sampling.num_biases, vocab_size_);
+    if (!slots_.try_emplace(opened.slot, opened).second)
+        refuse("slot " + std::to_string(opened.slot) + " is open already");
 }
 
 void SlotTable::grow(const sw_blocks& grown) {

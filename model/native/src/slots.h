@@ -24,7 +24,10 @@ private:
 struct Slot {
     sw_sampling sampling;
     std::vector<int32_t> suppressed;
+    std::vector<sw_bias> biases;
     int32_t num_prompt_tokens;
+    bool pools;
+    std::vector<double> pooled;  // [E], sums of the final hidden states of the prompt so far; empty before the first
     std::vector<int32_t> block_ids;
     int32_t num_tokens = 0;      // whose keys and values are written
     int32_t last_token_id = -1;  // sampled, and not yet fed in
@@ -36,9 +39,13 @@ struct Slot {
     void append(const int32_t* token_ids, int32_t num_tokens);
 };
 
+// Both throw std::invalid_argument where a token is not one of the vocabulary, or a bias is no number to add.
+void check_ids(const int32_t* token_ids, int32_t num, int32_t vocab_size);
+void check_biases(const sw_bias* biases, int32_t num, int32_t vocab_size);
+
 class SlotTable {
 public:
-    explicit SlotTable(int32_t num_blocks) : owners_(num_blocks, -1) {}
+    SlotTable(int32_t num_blocks, int32_t vocab_size) : vocab_size_(vocab_size), owners_(num_blocks, -1) {}
 
     // Frees (contents destroyed before anything else), opens and grows as the batch says. Throws std::invalid_argument
     // where a block would have two owners or a slot is not what the batch takes it to be.
@@ -47,8 +54,10 @@ public:
 
 private:
     void free(const sw_blocks& freed, Blocks& blocks);
+    void open(const sw_opened& opened);
     void grow(const sw_blocks& grown);
 
+    int32_t vocab_size_;
     std::unordered_map<int32_t, Slot> slots_;
     std::vector<int32_t> owners_;  // of each block; -1: nobody
 };

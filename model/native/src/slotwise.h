@@ -15,7 +15,7 @@ struct sw_model;   // dimensions and packed weights; immutable once complete
 struct sw_runner;  // KV cache, slots, scratch and threads around a model
 
 // Of this ABI: raised with every change to it. Python has the same number in library.py, and refuses another.
-constexpr int32_t SW_VERSION = 1;
+constexpr int32_t SW_VERSION = 2;
 SW_API int32_t sw_version();
 // sizeof of a struct below, by its name, or -1; Python compares it with its own picture of it.
 SW_API int64_t sw_sizeof(const char* struct_name);
@@ -81,16 +81,30 @@ struct sw_runner_options {
 SW_API sw_runner* sw_runner_new(const sw_model* model, const sw_runner_options* options);
 SW_API void sw_runner_free(sw_runner* runner);
 
+struct sw_bias { int32_t token_id; float amount; };  // added to a logit: finite or -infinity
+
+// Shares are float64, so that 0.2 is what each of five equal tokens has.
 struct sw_sampling {
     uint64_t seed;
+    double typical_p, top_n_sigma, xtc_probability, xtc_threshold;
     float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
-    int32_t top_k, num_logprobs, min_tokens;  // num_logprobs -1: none wanted
-    int32_t num_suppressed;
+    int32_t top_k, num_logprobs, num_prompt_logprobs, min_tokens;  // num_logprobs -1: none wanted
+    int32_t num_suppressed, num_biases;
     const int32_t* suppressed;
+    const sw_bias* biases;
 };
-struct sw_opened { int32_t slot, num_prompt_tokens; sw_sampling sampling; };
-struct sw_blocks { int32_t slot, num_blocks; const int32_t* block_ids; };          // grown or freed
-struct sw_chunk { int32_t slot, num_tokens, samples; const int32_t* token_ids; };  // token_ids null: the sampled one
+struct sw_opened { int32_t slot, num_prompt_tokens, pools; sw_sampling sampling; };
+struct sw_blocks { int32_t slot, num_blocks; const int32_t* block_ids; };  // grown or freed
+struct sw_chunk {
+    int32_t slot, num_tokens, samples;
+    const int32_t* token_ids;  // null: the sampled one
+    // What is seldom asked for; else null and 0.
+    const uint8_t* allowed;    // bits of the tokens that may be chosen, the lowest of a byte first; null: all may
+    const sw_bias* biases;     // for this one choice, added to the slot's
+    const int32_t* targets;    // of the first num_targets tokens: each one's target
+    int32_t num_allowed;       // bytes; tokens behind them are not allowed
+    int32_t num_biases, num_targets;
+};
 
 struct sw_batch {
     const sw_blocks* freed;   int32_t num_freed;
@@ -107,9 +121,16 @@ struct sw_result {
     int32_t num_top;          // how many of the two below are filled
     int32_t* top_ids;         // room for num_logprobs, or null
     float* top_logprobs;
+    float* target_logprobs;   // room for num_targets
+    int32_t* target_top_ids;  // room for num_targets * num_prompt_logprobs, or null
+    float* target_top_logprobs;
+    float* pooled;            // room for hidden_size, or null
+    int32_t num_target_top;   // the two above are [num_targets, num_target_top]
+    int32_t is_pooled;        // whether `pooled` is filled
 };
 // One step, as model/batch.py's Runner.run has it: frees (contents destroyed), opens, grows, computes, samples. A result
-// for each chunk. `logits`: null, or room for [chunks that sample, V] floats. Negative: nothing was computed.
+// for each chunk; where a target's logits or a pooled vector are not finite, that is an error of the chunk. `logits`:
+// null, or room for [chunks that sample, V] floats. Negative: nothing was computed.
 SW_API int sw_step(sw_runner* runner, const sw_batch* batch, sw_result* results, float* logits);
 
 // The bytes of a block, for checks; null for a block that is not there.

@@ -35,7 +35,7 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
     : model_(model), config_(model.config), kernels_(*model.kernels),
       blocks_({(KVType)options.kv_type, config_.num_layers, config_.num_kv_heads, config_.head_dim}, options.num_blocks,
               options.poison),
-      slots_(options.num_blocks), team_(options.num_threads, options.pin), max_num_tokens_(options.max_num_tokens),
+      slots_(options.num_blocks, config_.vocab_size), team_(options.num_threads, options.pin), max_num_tokens_(options.max_num_tokens),
       forms_(max_num_tokens_, outer_size(config_)),
       inner_forms_(inner_rows(config_, max_num_tokens_), inner_size(config_)) {
     const sw_config& c = config_;
@@ -70,6 +70,7 @@ void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {
     profile_.start();
     slots_.apply(batch, blocks_);
     place(batch);
+    clear(batch, results);
     profile_.end(SLOTS);
     if (num_tokens_ == 0) return;
     embed();
@@ -79,7 +80,9 @@ void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {
         Slot& slot = slots_.at(batch.chunks[i].slot);
         slot.append(tokens_of(batch.chunks[i], slot), batch.chunks[i].num_tokens);
     }
-    compute_logits();
+    pool(results);
+    report_targets(batch, results);
+    compute_logits(rows_.sampled().data(), (int)rows_.sampled().size());
     if (logits)
         for (size_t i = 0; i < rows_.sampled().size(); ++i)
             memcpy(logits + i * config_.vocab_size, logits_.as<float>() + i * vocab_stride_, config_.vocab_size * 4);
@@ -284,39 +287,126 @@ void Runner::gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, in
     }
 }
 
-void Runner::compute_logits() {
-    const std::vector<SampledRow>& sampled = rows_.sampled();
-    const RowCounts rows{(int)sampled.size(), 0};  // of either kind: what they give is to be the same
+// Throws where a result has no room for what its chunk asks for.
+void Runner::clear(const sw_batch& batch, sw_result* results) {
+    for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        const sw_chunk& chunk = batch.chunks[i];
+        sw_result& result = results[i];
+        result.token_id = -1;
+        result.error = SW_OK;
+        result.num_top = result.num_target_top = result.is_pooled = 0;
+        if (chunk.num_targets <= 0) continue;
+        int32_t num_top = slots_.at(chunk.slot).sampling.num_prompt_logprobs;
+        result.num_target_top = std::clamp(num_top, 0, config_.vocab_size);
+        bool has_room = result.target_logprobs && (result.num_target_top == 0 || result.target_top_ids);
+        if (!has_room) throw std::invalid_argument("there is no room for what is to be said of the targets");
+    }
+}
+
+// Final hidden states of prompts, added up in float64 in the order of their positions: whatever the chunks, the sums are
+// the same bits.
+void Runner::pool(sw_result* results) {
+    const int32_t size = config_.hidden_size;
+    for (const PooledRows& rows : rows_.pooled()) {
+        std::vector<double>& sums = rows.slot->pooled;
+        sums.resize(size);
+        for_rows(team_, rows.num_rows, [&](int, int i) {
+            normalise_row(model_.final_norm, {}, rows.first_row + i, rows.first_row + i);
+        });
+        const float* normed = normed_.as<float>() + (int64_t)rows.first_row * size;
+        for (int32_t row = 0; row < rows.num_rows; ++row)
+            for (int32_t column = 0; column < size; ++column) sums[column] += normed[(int64_t)row * size + column];
+        sw_result& result = results[rows.chunk];
+        if (!rows.are_last || !result.pooled) continue;
+        for (int32_t column = 0; column < size; ++column) {
+            result.pooled[column] = (float)(sums[column] / rows.slot->num_prompt_tokens);
+            if (!std::isfinite(result.pooled[column])) result.error = SW_NOT_FINITE;
+        }
+        result.is_pooled = result.error == SW_OK;
+    }
+}
+
+// A few rows at a time, so that a long prompt needs no more memory for logits than a full step of answers.
+void Runner::report_targets(const sw_batch& batch, sw_result* results) {
+    const std::vector<TargetRow>& targets = rows_.targets();
+    for (size_t first = 0; first < targets.size(); first += TARGETS_AT_ONCE) {
+        const TargetRow* some = targets.data() + first;
+        int count = (int)std::min<size_t>(targets.size() - first, TARGETS_AT_ONCE);
+        compute_logits(some, count);
+        team_.run(count, 1, [&](int thread, int i, int) {
+            const float* logits = logits_.as<float>() + i * vocab_stride_;
+            report_target(batch.chunks[some[i].chunk], some[i].target, logits,
+                          weights_.as<float>() + thread * vocab_stride_, results[some[i].chunk]);
+        });
+    }
+    for (const TargetRow& row : targets)
+        if (std::isnan(results[row.chunk].target_logprobs[row.target])) results[row.chunk].error = SW_NOT_FINITE;
+}
+
+// NaN where the logits are not finite.
+void Runner::report_target(const sw_chunk& chunk, int32_t target, const float* logits, float* weights,
+                           sw_result& result) const {
+    int64_t place = (int64_t)target * result.num_target_top;
+    SamplingWork work{};
+    work.logits = logits;
+    work.weights = weights;
+    work.vocab_size = config_.vocab_size;
+    work.num_logprobs = result.num_target_top;
+    Sampled sampled{};
+    sampled.token_id = chunk.targets[target];
+    if (result.num_target_top > 0) {
+        sampled.top_ids = result.target_top_ids + place;
+        sampled.top_logprobs = result.target_top_logprobs + place;
+    }
+    kernels_.report(work, sampled);
+    result.target_logprobs[target] = sampled.error == SW_OK ? sampled.logprob : NAN;
+}
+
+// Of rows of either kind: what they give is to be the same.
+template <class Row>
+void Runner::compute_logits(const Row* of_rows, int num_rows) {
+    const RowCounts rows{num_rows, 0};
     Needs needs;
     needs.add(kernels_, model_.head());
     ensure(logits_, rows.total() * vocab_stride_ * 4);
     for_rows(team_, rows.total(), [&](int, int i) {
-        normalise_row(model_.final_norm, needs.generated, sampled[i].row, i);
+        normalise_row(model_.final_norm, needs.generated, of_rows[i].row, i);
     });
     multiply(team_, kernels_, forms_.view(normed_.as<float>(), config_.hidden_size), rows,
              {{&model_.head(), logits_.as<float>(), vocab_stride_}});
 }
 
 void Runner::sample(const sw_batch& batch, sw_result* results) {
-    for (int32_t i = 0; i < batch.num_chunks; ++i) {
-        results[i].token_id = -1;
-        results[i].error = SW_OK;
-        results[i].num_top = 0;
-    }
     team_.run((int)rows_.sampled().size(), 1, [&](int thread, int i, int) {
         const SampledRow& sampled = rows_.sampled()[i];
         const float* logits = logits_.as<float>() + i * vocab_stride_;
-        sample_row(*sampled.slot, logits, weights_.as<float>() + thread * vocab_stride_, results[sampled.chunk]);
+        sample_row(*sampled.slot, batch.chunks[sampled.chunk], logits,
+                   weights_.as<float>() + thread * vocab_stride_, results[sampled.chunk]);
     });
 }
 
-void Runner::sample_row(Slot& slot, const float* logits, float* weights, sw_result& result) const {
+// A chunk that failed already stays so.
+void Runner::sample_row(Slot& slot, const sw_chunk& chunk, const float* logits, float* weights,
+                        sw_result& result) const {
+    SamplingWork work = work_of(slot, chunk);
+    work.logits = logits;
+    work.weights = weights;
+    Sampled sampled{};
+    sampled.top_ids = result.top_ids;
+    sampled.top_logprobs = result.top_logprobs;
+    kernels_.sample(work, sampled);
+    if (sampled.error != SW_OK) result.error = sampled.error;
+    result.token_id = result.error == SW_OK ? sampled.token_id : -1;
+    result.logprob = sampled.logprob;
+    result.num_top = sampled.num_top;
+    slot.last_token_id = result.token_id;
+}
+
+SamplingWork Runner::work_of(const Slot& slot, const sw_chunk& chunk) const {
     const sw_sampling& s = slot.sampling;
     const TokenCounts& counts = slot.counts;
     bool suppresses = slot.num_tokens - slot.num_prompt_tokens < s.min_tokens;
     SamplingWork work{};
-    work.logits = logits;
-    work.weights = weights;
     work.vocab_size = config_.vocab_size;
     work.temperature = s.temperature;
     work.top_p = s.top_p;
@@ -326,22 +416,22 @@ void Runner::sample_row(Slot& slot, const float* logits, float* weights, sw_resu
     work.frequency_penalty = s.frequency_penalty;
     work.top_k = s.top_k;
     work.num_logprobs = s.num_logprobs;
+    work.typical_p = s.typical_p;
+    work.top_n_sigma = s.top_n_sigma;
+    work.xtc_probability = s.xtc_probability;
+    work.xtc_threshold = s.xtc_threshold;
     work.seed = s.seed;
     work.position = (uint64_t)slot.num_tokens;
     work.suppressed = slot.suppressed.data();
     work.num_suppressed = suppresses ? (int32_t)slot.suppressed.size() : 0;
+    work.allowed = chunk.allowed;
+    work.num_allowed = chunk.num_allowed;
+    work.biases[0] = {slot.biases.data(), (int32_t)slot.biases.size()};
+    work.biases[1] = {chunk.biases, chunk.num_biases};
     work.seen = counts.token_ids().data();
     work.num_output = counts.num_output().data();
     work.num_seen = (int32_t)counts.token_ids().size();
-    Sampled sampled{};
-    sampled.top_ids = result.top_ids;
-    sampled.top_logprobs = result.top_logprobs;
-    kernels_.sample(work, sampled);
-    result.token_id = sampled.error == SW_OK ? sampled.token_id : -1;
-    result.error = sampled.error;
-    result.logprob = sampled.logprob;
-    result.num_top = sampled.num_top;
-    slot.last_token_id = result.token_id;
+    return work;
 }
 
 }  // namespace slotwise

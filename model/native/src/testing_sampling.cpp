@@ -1,4 +1,4 @@
-// For tests/model/native/test_sampling.py: the sampling kernel of one instruction set, through ctypes.
+// For tests/model/native/test_sampling.py: the sampling kernels of one instruction set, through ctypes.
 #include "kernels.h"
 #include "slotwise.h"
 
@@ -9,5 +9,12 @@ SW_API int sw_test_sample(const char* isa, const SamplingWork* work, Sampled* re
     const Kernels* kernels = choose_kernels(isa);
     if (!kernels) return -1;
     kernels->sample(*work, *result);
+    return 0;
+}
+
+SW_API int sw_test_report(const char* isa, const SamplingWork* work, Sampled* result) {
+    const Kernels* kernels = choose_kernels(isa);
+    if (!kernels) return -1;
+    kernels->report(*work, *result);
     return 0;
 }

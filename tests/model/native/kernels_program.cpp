@@ -1,5 +1,5 @@
 // The kernels of every instruction set of this processor against the scalar twins, over odd shapes and rows: what
-// test_matmul.py, test_rows.py, test_attention.py and test_sampling.py do, in short, for processors that are only
+// test_matmul.py, test_rows.py, test_attention.py, test_sampling.py and test_filters.py do, in short, for processors that are only
 // emulated. Prints the sets, then a line for each; the status is 1 where a check failed.
 #include <algorithm>
 #include <limits>
@@ -24,6 +24,7 @@ SW_API int sw_test_matmul(const char* isa, int encoding, int32_t n, int32_t k, c
                           const float* x, int rows, int num_generated, const int32_t* row_ids, int m, int first_panel,
                           int num_panels, float* out, int64_t stride, int adds);
 SW_API int sw_test_sample(const char* isa, const SamplingWork* work, Sampled* result);
+SW_API int sw_test_report(const char* isa, const SamplingWork* work, Sampled* result);
 
 namespace {
 
@@ -271,6 +272,7 @@ struct Choice {
     std::vector<int32_t> ids = std::vector<int32_t>(8, -1);
     Floats logprobs = Floats(8, 0);
 
+    Choice() = default;
     Choice(const char* isa, const SamplingWork& work) {
         sampled.top_ids = ids.data();
         sampled.top_logprobs = logprobs.data();
@@ -278,15 +280,45 @@ struct Choice {
     }
 };
 
-SamplingWork random_work(Random& random, const Floats& logits, Floats& weights, const std::vector<int32_t>& seen) {
+// The reports of a token that nothing has chosen.
+Choice report_of(const char* isa, SamplingWork work, int32_t token_id) {
+    Choice report;
+    work.num_logprobs = std::max(work.num_logprobs, 0);
+    report.sampled = {token_id, 0, 0, 0, report.ids.data(), report.logprobs.data()};
+    sw_test_report(isa, &work, &report.sampled);
+    return report;
+}
+
+// Some of the tokens, or half of them and none behind; in memory that ends where it must.
+std::vector<uint8_t> random_mask(Random& random, int vocab_size) {
+    std::vector<uint8_t> mask((vocab_size + 7) / 8 / random.one_of({1, 1, 2}));
+    for (uint8_t& byte : mask) byte = random.one_of<uint8_t>({0, 0, 255, 0x5a});
+    return mask;
+}
+
+struct Edits {
+    std::vector<uint8_t> allowed;
+    std::vector<sw_bias> biases;
+};
+
+SamplingWork random_work(Random& random, const Floats& logits, Floats& weights, const std::vector<int32_t>& seen,
+                         const Edits& edits) {
     const int vocab_size = static_cast<int>(logits.size());
+    const bool has_mask = random.below(3) == 0;
+    const auto num_allowed = static_cast<int32_t>(edits.allowed.size());
+    const auto num_biases = static_cast<int32_t>(edits.biases.size());
     return {logits.data(), weights.data(), vocab_size,
             random.one_of({0.0f, 0.1f, 0.7f, 1.0f, 2.0f}),
             random.one_of({1.0f, 1.0f, 0.0f, 0.3f, 0.95f, 0.999f}),
             random.one_of({0.0f, 0.0f, 0.05f, 1.0f}),
             random.one_of({1.0f, 1.3f, 0.8f}), random.one_of({0.0f, 0.5f}), random.one_of({0.0f, 0.25f}),
             random.one_of({0, 0, 1, 5, 50, 400}), random.one_of({-1, 0, 5, 8}),
-            random.bits(), random.bits(), seen.data(), 1, seen.data(), seen.data() + 8, 8};
+            random.one_of({1.0, 1.0, 1.0, 0.2, 0.9}), random.one_of({0.0, 0.0, 0.3, 2.0}),
+            random.one_of({0.0, 0.0, 0.5, 1.0}), random.one_of({0.0, 1e-6, 0.01, 0.1}),
+            random.bits(), random.bits(), seen.data(), 1,
+            num_allowed, has_mask ? edits.allowed.data() : nullptr,
+            {{edits.biases.data(), num_biases}, {edits.biases.data(), random.below(num_biases + 1)}},
+            seen.data(), seen.data() + 8, 8};
 }
 
 // The tokens may differ where the last bits of weights in float32 decide: seldom.
@@ -301,7 +333,9 @@ void try_sample(const char* isa, Tally& tally) {
             for (int j = 0; j < 8; ++j) seen.push_back(j * vocab_size / 8 % vocab_size);
             for (int j = 0; j < 8; ++j) seen.push_back(random.below(3));
             if (i % 20 == 19) logits[vocab_size / 2] = NOT_A_NUMBER;
-            const SamplingWork work = random_work(random, logits, weights, seen);
+            Edits edits = {random_mask(random, vocab_size), std::vector<sw_bias>(random.below(3))};
+            for (sw_bias& bias : edits.biases) bias = {random.below(vocab_size), random.normal() * 5};
+            const SamplingWork work = random_work(random, logits, weights, seen, edits);
             const Choice ours(isa, work), expected(SCALAR, work);
             const bool same_token = ours.sampled.token_id == expected.sampled.token_id;
             num_others += !same_token;
@@ -309,6 +343,12 @@ void try_sample(const char* isa, Tally& tally) {
                             near(ours.logprobs, expected.logprobs, 1e-6, 1e-6) &&
                             (!same_token || near({ours.sampled.logprob}, {expected.sampled.logprob}, 1e-6, 1e-6)),
                         "sample of %d, case %d: another report", vocab_size, i);
+            const Choice one = report_of(isa, work, random.below(vocab_size));
+            const Choice other = report_of(SCALAR, work, one.sampled.token_id);
+            tally.check(one.sampled.error == other.sampled.error && one.ids == other.ids &&
+                            near(one.logprobs, other.logprobs, 1e-6, 1e-6) &&
+                            near({one.sampled.logprob}, {other.sampled.logprob}, 1e-6, 1e-6),
+                        "report of %d, case %d: another", vocab_size, i);
         }
         tally.check(num_others <= num_cases / 50, "sample of %d: %d other tokens", vocab_size, num_others);
     }

@@ -9,7 +9,7 @@
 namespace {
 
 constexpr int VOCAB = 331, HIDDEN = 64, INNER = 96, LAYERS = 2, EXPERT_INNER = 32;
-constexpr int NUM_REQUESTS = 3, NUM_NEW = 6, BLOCKS_PER_SLOT = 2;
+constexpr int NUM_REQUESTS = 3, NUM_NEW = 6, BLOCKS_PER_SLOT = 2, NUM_TOP = 3;
 
 struct Family {
     const char* name;
@@ -99,24 +99,58 @@ struct Request {
     int num_read = 0;
     std::vector<int32_t> tokens = {};
     std::vector<float> logits = {};
+    std::vector<float> beside = {};  // log-probabilities of its prompt, and the pooled vector
 
     bool is_done() const { return static_cast<int>(tokens.size()) == NUM_NEW; }
 };
 using Requests = std::vector<Request>;
 
-// The next tokens of its prompt, at most that many, or the one that was sampled last.
+constexpr sw_bias BIASES[] = {{3, 2.5f}, {330, -INFINITY}};
+constexpr uint8_t ALLOWED[VOCAB / 8] = {255, 255, 0, 15, 255, 1, 2, 4, 8, 16, 32, 64, 128, 255};  // ends before the last
+
+// The next tokens of its prompt, at most that many, with themselves as targets; or the one that was sampled last. The
+// last request's choices are from a few tokens, with biases.
 sw_chunk next_chunk(const Request& request, int chunk_size) {
     const int left = static_cast<int>(request.prompt.size()) - request.num_read;
-    if (left == 0) return {request.slot, 1, 1, nullptr};
-    const int count = std::min(left, chunk_size);
-    return {request.slot, count, count == left, request.prompt.data() + request.num_read};
+    const int count = left == 0 ? 1 : std::min(left, chunk_size);
+    const int32_t* token_ids = left == 0 ? nullptr : request.prompt.data() + request.num_read;
+    sw_chunk chunk = {request.slot, count, count >= left, token_ids, nullptr, nullptr, token_ids,
+                      0, 0, left == 0 ? 0 : count};
+    if (request.slot != NUM_REQUESTS - 1) return chunk;
+    chunk.allowed = ALLOWED;
+    chunk.num_allowed = sizeof ALLOWED;
+    chunk.biases = BIASES;
+    chunk.num_biases = 2;
+    return chunk;
 }
+
+// Room for what is said beside a chunk's token.
+struct Beside {
+    std::vector<float> logprobs, top_logprobs, pooled = std::vector<float>(HIDDEN);
+    std::vector<int32_t> top_ids;
+
+    Beside(const sw_chunk& chunk, sw_result& result)
+        : logprobs(chunk.num_targets), top_logprobs(chunk.num_targets * NUM_TOP), top_ids(chunk.num_targets * NUM_TOP) {
+        result.target_logprobs = logprobs.data();
+        result.target_top_ids = top_ids.data();
+        result.target_top_logprobs = top_logprobs.data();
+        result.pooled = pooled.data();
+    }
+    void add_to(std::vector<float>& values, const sw_result& result) const {
+        for (size_t i = 0; i < top_ids.size(); ++i) {
+            if (i % NUM_TOP == 0) values.push_back(logprobs[i / NUM_TOP]);
+            values.push_back(static_cast<float>(top_ids[i]));
+            values.push_back(top_logprobs[i]);
+        }
+        if (result.is_pooled) values.insert(values.end(), pooled.begin(), pooled.end());
+    }
+};
 
 Requests make_requests() {
     constexpr sw_sampling WAYS[NUM_REQUESTS] = {
-        {0, 0, 1, 0, 1, 0, 0, 0, -1, 0, 0, nullptr},
-        {7, 0.9f, 0.95f, 0, 1, 0, 0, 0, -1, 0, 0, nullptr},
-        {~0ull, 0.7f, 1, 0.02f, 1.2f, 0, 0.3f, 40, -1, 0, 0, nullptr},
+        {0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, -1, NUM_TOP, 0, 0, 0, nullptr, nullptr},
+        {7, 0.99, 3, 0, 0, 0.9f, 0.95f, 0, 1, 0, 0, 0, -1, NUM_TOP, 0, 0, 0, nullptr, nullptr},
+        {~0ull, 1, 0, 0.5, 0.1, 0.7f, 1, 0.02f, 1.2f, 0, 0.3f, 40, -1, NUM_TOP, 0, 0, 2, nullptr, BIASES},
     };
     Random random(11);
     Requests requests;
@@ -144,7 +178,7 @@ public:
         std::vector<sw_opened> opened;
         std::vector<sw_blocks> blocks;
         for (Request* request = requests; request < requests + count; ++request) {
-            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), request->sampling});
+            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1, request->sampling});
             blocks.push_back({request->slot, BLOCKS_PER_SLOT, request->block_ids.data()});
         }
         step({nullptr, 0, opened.data(), count, blocks.data(), count, nullptr, 0}, {}, 0);
@@ -157,6 +191,19 @@ public:
         step({blocks.data(), count, nullptr, 0, nullptr, 0, nullptr, 0}, {}, 0);
     }
 
+    // A request whose results have no room for what is to be said of its targets.
+    bool refuses(const Request& request) {
+        const auto length = static_cast<int32_t>(request.prompt.size());
+        const sw_opened opened = {request.slot, length, 1, request.sampling};
+        const sw_blocks blocks = {request.slot, BLOCKS_PER_SLOT, request.block_ids.data()};
+        const sw_chunk chunk = next_chunk(request, length);
+        const sw_batch batch = {nullptr, 0, &opened, 1, &blocks, 1, &chunk, 1};
+        sw_result result{};
+        const bool is_refused = sw_step(address_, &batch, &result, nullptr) < 0;
+        step({&blocks, 1, nullptr, 0, nullptr, 0, nullptr, 0}, {}, 0);
+        return is_refused;
+    }
+
 private:
     void step(sw_batch batch, const std::vector<Request*>& running, int chunk_size) {
         std::vector<sw_chunk> chunks;
@@ -165,10 +212,14 @@ private:
         batch.num_chunks = static_cast<int32_t>(chunks.size());
         std::vector<sw_result> results(chunks.size());
         std::vector<float> logits(chunks.size() * VOCAB);
+        std::vector<Beside> beside;
+        for (size_t i = 0; i < chunks.size(); ++i) beside.emplace_back(chunks[i], results[i]);
         if (sw_step(address_, &batch, results.data(), logits.data())) stop();
         const float* row = logits.data();
         for (size_t i = 0; i < chunks.size(); ++i) {
             if (chunks[i].token_ids) running[i]->num_read += chunks[i].num_tokens;
+            if (results[i].error) stop();
+            beside[i].add_to(running[i]->beside, results[i]);
             if (!chunks[i].samples) continue;
             running[i]->tokens.push_back(results[i].token_id);
             running[i]->logits.insert(running[i]->logits.end(), row, row + VOCAB);
@@ -194,7 +245,8 @@ Requests generate_alone(const Model& model, int kv_type) {
 
 bool same_answers(const Requests& a, const Requests& b) {
     for (int i = 0; i < NUM_REQUESTS; ++i)
-        if (a[i].tokens != b[i].tokens || !same_bits(a[i].logits, b[i].logits)) return false;
+        if (a[i].tokens != b[i].tokens || !same_bits(a[i].logits, b[i].logits) || !same_bits(a[i].beside, b[i].beside))
+            return false;
     return true;
 }
 
@@ -268,6 +320,10 @@ void try_model(const Family& family, int encoding, int kv_type, const Sets& sets
         compare(ours, expected, bounds_of(sets[i], encoding, kv_type), name, outcomes[i]);
         const Requests alone = generate_alone(model, kv_type);
         outcomes[i].tally.check(same_answers(ours, alone), "%s: a request does not get the same bits alone", name);
+        const bool is_said = ours[0].beside.size() == ours[0].prompt.size() * (1 + 2 * NUM_TOP) + HIDDEN;
+        outcomes[i].tally.check(is_said, "%s: targets or a pooled vector are not there", name);
+        const bool refuses = Runner(model, kv_type, 1).refuses(make_requests()[0]);
+        outcomes[i].tally.check(refuses, "%s: targets without room are not refused", name);
     }
 }
 

@@ -54,6 +54,7 @@ def c_type(kind: type) -> str:
     return {
         ctypes.c_int32: "int32_t",
         ctypes.c_uint64: "uint64_t",
+        ctypes.c_double: "double",
         ctypes.c_float: "float",
         ctypes.c_void_p: "*",
     }[kind]  # type: ignore[index]

@@ -260,7 +260,11 @@ def test_info_says_what_the_runner_is_and_has() -> None:
         block_size=32,
         num_blocks=12,  # no more than three slots of 100 tokens can fill
         block_bytes=3 * 2 * 32 * 2 * 16 * 4,
+        hidden_size=48,
+        instruction_set=NativeLibrary.open().instruction_sets()[0],
     )
+    plainest = NativeLibrary.open().instruction_sets()[-1]
+    assert make_runner(instruction_set=plainest).info.instruction_set == plainest
     assert make_runner(kv_dtype="bfloat16").info.block_bytes == runner.info.block_bytes // 2
     assert make_runner(kv_dtype="auto").info.kv_dtype == "bfloat16"
     assert make_runner(num_threads=None).info.num_threads == num_usable_cores()

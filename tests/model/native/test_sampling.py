@@ -1,63 +1,25 @@
 """The sampling kernel of every instruction set, against the rule's first implementation (`torch_backend/sampling.py`),
 and against the rule by the book where the two may differ: at a boundary that rounding decides."""
 
-import ctypes
 from collections.abc import Iterator
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_uint64
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from model.batch import NO_CHOICE, NOT_FINITE, ChunkResult, SamplingParams
 from model.torch_backend import sampling
-from model.torch_backend.penalties import TokenCounts, penalize
+from model.torch_backend.edits import SamplingRow
 from model.torch_backend.philox import uniforms
-from model.torch_backend.sampling import SamplingRow
-from tests.model.native.kernel_library import instruction_sets, library
+from tests.model.native.kernel_library import instruction_sets
+from tests.model.native.sampling_book import is_as_good
+from tests.model.native.sampling_kernel import Case, Floats, sample
 
-ERRORS = (None, NOT_FINITE, NO_CHOICE)
 GREEDY = SamplingParams(temperature=0.0)
 VOCAB_SIZES = (1, 2, 63, 1000, 6400, 49152, 151936)
-Floats = NDArray[np.float32]
-
-
-class Work(ctypes.Structure):
-    """`SamplingWork` of kernels.h."""
-
-    _fields_ = (
-        ("logits", POINTER(c_float)),
-        ("weights", POINTER(c_float)),
-        ("vocab_size", c_int32),
-        *((name, c_float) for name in ("temperature", "top_p", "min_p")),
-        *((f"{name}_penalty", c_float) for name in ("repetition", "presence", "frequency")),
-        ("top_k", c_int32),
-        ("num_logprobs", c_int32),
-        ("seed", c_uint64),
-        ("position", c_uint64),
-        ("suppressed", POINTER(c_int32)),
-        ("num_suppressed", c_int32),
-        ("seen", POINTER(c_int32)),
-        ("num_output", POINTER(c_int32)),
-        ("num_seen", c_int32),
-    )
-
-
-class Sampled(ctypes.Structure):
-    """`Sampled` of kernels.h."""
-
-    _fields_ = (
-        ("token_id", c_int32),
-        ("error", c_int32),
-        ("logprob", c_float),
-        ("num_top", c_int32),
-        ("top_ids", POINTER(c_int32)),
-        ("top_logprobs", POINTER(c_float)),
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,74 +36,13 @@ def isa(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def floats(values: Floats) -> "ctypes._Pointer[c_float]":
-    return values.ctypes.data_as(POINTER(c_float))
-
-
-def ints(values: NDArray[np.int32]) -> "ctypes._Pointer[c_int32]":
-    return values.ctypes.data_as(POINTER(c_int32))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A row, and what its slot has seen: ids of prompt and output in the order of their first appearance."""
-
-    logits: Floats
-    params: SamplingParams
-    position: int = 0
-    prompt: tuple[int, ...] = ()
-    output: tuple[int, ...] = ()
-
-    @property
-    def counts(self) -> TokenCounts:
-        counts = TokenCounts(len(self.prompt))
-        counts.extend(self.prompt + self.output)
-        return counts
-
-    @property
-    def row(self) -> SamplingRow:
-        return SamplingRow(self.params, self.position, len(self.output), self.counts)
-
-
-def sample(isa: str, case: Case) -> ChunkResult:
-    """By the kernel, with guards around what it may write."""
-    row, params, counts = case.row, case.params, case.counts
-    logits = np.ascontiguousarray(case.logits, dtype=np.float32)
-    vocab_size, num_logprobs = len(logits), -1 if params.num_logprobs is None else params.num_logprobs
-    weights = np.full(vocab_size + 64, 7, dtype=np.float32)
-    top_ids, top_logprobs = (
-        np.full(max(num_logprobs, 0) + 1, 7, np.int32),
-        np.full(max(num_logprobs, 0) + 1, 7, np.float32),
-    )
-    suppressed = np.array(row.suppressed_token_ids, dtype=np.int32)
-    seen, num_output = counts.token_ids.astype(np.int32), counts.num_output.astype(np.int32)
-    work = Work(
-        floats(logits), floats(weights), vocab_size,
-        params.temperature, params.top_p, params.min_p,
-        params.repetition_penalty, params.presence_penalty, params.frequency_penalty,
-        params.top_k, num_logprobs, params.seed, case.position,
-        ints(suppressed), len(suppressed), ints(seen), ints(num_output), len(seen),
-    )  # fmt: skip
-    result = Sampled(top_ids=ints(top_ids), top_logprobs=floats(top_logprobs))
-    before = logits.copy()
-    assert library().sw_test_sample(c_char_p(isa.encode()), ctypes.byref(work), ctypes.byref(result)) == 0
-    assert logits.tobytes() == before.tobytes()
-    assert (weights[vocab_size:] == 7).all()
-    assert (top_ids[-1], top_logprobs[-1]) == (7, 7)
-    return chunk_result(result, params.num_logprobs is not None)
-
-
-def chunk_result(result: Sampled, reports: bool) -> ChunkResult:
-    if result.error:
-        assert (result.token_id, result.num_top) == (-1, 0)
-        return ChunkResult(error=ERRORS[result.error])
-    pairs = tuple((result.top_ids[i], result.top_logprobs[i]) for i in range(result.num_top))
-    return ChunkResult(result.token_id, result.logprob if reports else None, pairs)
-
-
 def sample_by_torch(cases: list[Case]) -> list[ChunkResult]:
     logits = torch.from_numpy(np.stack([case.logits for case in cases]))
-    return sampling.sample(logits, [case.row for case in cases])
+    rows = [
+        SamplingRow(case.params, case.position, len(case.output), case.counts, case.allowed, case.biases)
+        for case in cases
+    ]
+    return sampling.sample(logits, rows)
 
 
 def random_logits(vocab_size: int, seed: int, spread: float = 3.0) -> Floats:
@@ -179,41 +80,6 @@ def random_case(vocab_size: int, seed: int) -> Case:
 
 
 # ---- The same token as the torch backend's, or as good a one ----
-
-
-def edited(case: Case) -> NDArray[np.float64]:
-    """The logits after suppression and penalties."""
-    logits = torch.from_numpy(case.logits.copy())[None]
-    logits[0, list(case.row.suppressed_token_ids)] = -torch.inf
-    penalize(logits, [case.counts], [case.params])
-    return logits[0].double().numpy()
-
-
-def kept_by_the_book(logits: NDArray[np.float64], params: SamplingParams, slack: float) -> NDArray[np.float64]:
-    """Weights in float64, with the filters' bounds moved by that much."""
-    weights: NDArray[np.float64] = np.exp((logits - logits.max()) / params.temperature)
-    descending = np.sort(weights)[::-1]
-    if 0 < params.top_k < len(weights):
-        least = descending[params.top_k - 1] * (1 - abs(slack))
-        weights[weights < least], descending[descending < least] = 0, 0
-    if params.top_p < 1:
-        running = np.cumsum(descending)
-        last = descending[np.searchsorted(running, params.top_p * running[-1] * (1 - slack))]
-        weights[weights < last * (1 - 1e-9)] = 0
-    weights[weights < min(params.min_p * (1 + slack), 1)] = 0
-    return weights
-
-
-def is_as_good(token: int, case: Case) -> bool:
-    """Whether rounding could have made it the chosen one: a bound moved by 1e-6 does, with u within 1e-6 of it."""
-    number = uniforms(np.array([case.params.seed], dtype=np.uint64), np.array([case.position], dtype=np.uint64))[0]
-    for slack in (-1e-6, 0.0, 1e-6):
-        running = np.cumsum(kept_by_the_book(edited(case), case.params, slack))
-        reached = running / running[-1]
-        before = reached[token - 1] if token else 0.0
-        if before - 1e-6 <= number <= reached[token] + 1e-6 and reached[token] > before:
-            return True
-    return False
 
 
 def assert_reports(result: ChunkResult, case: Case) -> None:

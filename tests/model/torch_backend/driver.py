@@ -47,7 +47,7 @@ class Driver:
         own += new
         return GrownSlot(chunk.slot, new) if new else None
 
-    def generate(self, prompt: list[int], params: SamplingParams, num_tokens: int, slot: int = 0) -> list[int]:
+    def generate(self, prompt: Sequence[int], params: SamplingParams, num_tokens: int, slot: int = 0) -> list[int]:
         """One request alone, from open to free."""
         (result,) = self.step([Chunk(slot, tuple(prompt))], [OpenedSlot(slot, 1, len(prompt), params)])
         tokens = [result.token_id]

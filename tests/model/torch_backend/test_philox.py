@@ -3,19 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.torch_backend.philox import philox, uniforms
+from model.torch_backend.philox import philox, second_uniforms, uniforms
+from tests.model.sampling_by_the_book import philox_with_plain_integers
 
 WORD = st.integers(0, 2**32 - 1)
-
-
-def philox_with_plain_integers(counter: list[int], key: list[int]) -> list[int]:
-    """The paper's figure, without vectors: multiply, split into halves, swap, mix in the key."""
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * counter[0], 2**32)
-        high1, low1 = divmod(0xCD9E8D57 * counter[2], 2**32)
-        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
-        key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
-    return counter
 
 
 def column(*words: int) -> np.ndarray:
@@ -46,16 +37,17 @@ def test_vectors_compute_what_plain_integers_do(words: list[tuple[int, ...]]) ->
     assert philox(columns[:4], columns[4:]).T.tolist() == expected
 
 
-def test_a_uniform_is_the_first_53_bits_of_its_seed_and_position() -> None:
+def test_a_uniform_is_53_bits_of_its_seed_and_position_and_the_second_one_is_others() -> None:
     seed, position = 0xFEDCBA9876543210, 0x1_0000_0007
     words = philox_with_plain_integers([7, 1, 0, 0], [0x76543210, 0xFEDCBA98])
-    drawn = uniforms(np.array([seed], dtype=np.uint64), np.array([position], dtype=np.uint64))
-    assert drawn.tolist() == [((words[0] << 32 | words[1]) >> 11) / 2**53]
+    where = (np.array([seed], dtype=np.uint64), np.array([position], dtype=np.uint64))
+    assert uniforms(*where).tolist() == [((words[0] << 32 | words[1]) >> 11) / 2**53]
+    assert second_uniforms(*where).tolist() == [((words[2] << 32 | words[3]) >> 11) / 2**53]
 
 
 def test_uniforms_are_evenly_spread_over_positions_and_over_seeds() -> None:
     many, zeros = np.arange(100_000, dtype=np.uint64), np.zeros(100_000, dtype=np.uint64)
-    for drawn in (uniforms(zeros, many), uniforms(many, zeros)):
+    for drawn in (f(*where) for f in (uniforms, second_uniforms) for where in ((zeros, many), (many, zeros))):
         counts = np.bincount((drawn * 50).astype(int), minlength=50)
         chi_square = ((counts - 2000) ** 2 / 2000).sum()  # 49 degrees of freedom: 1 in 1000 lies above 85
         assert drawn.min() >= 0

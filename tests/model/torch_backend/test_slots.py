@@ -27,8 +27,22 @@ def test_a_slot_takes_tokens_at_the_positions_behind_those_it_has() -> None:
     assert slot.tokens_of(Chunk(4)) == (99,)
     span = slot.span(first_row=5, num_tokens=1)
     assert (span.first_row, span.first_position, span.num_tokens, span.block_ids) == (5, 3, 1, [7, 2])
-    row = slot.sampling_row()
-    assert (row.position, row.num_output_tokens, row.counts) == (3, 1, None)
+    row = slot.sampling_row(Chunk(4))
+    assert (row.position, row.num_output_tokens, row.counts, row.allowed, row.biases) == (3, 1, None, None, ())
+
+
+def test_what_a_chunk_says_of_its_choice_is_said_of_that_row() -> None:
+    slot = table_with((4, (7,)))[4]
+    row = slot.sampling_row(Chunk(4, allowed=b"\x05", biases=((2, 0.5),)))
+    assert (row.allowed, row.biases) == (b"\x05", ((2, 0.5),))
+    assert slot.sampling_row(Chunk(4)).allowed is None
+
+
+def test_means_are_taken_where_they_are_wanted() -> None:
+    table = SlotTable()
+    table.grow(Batch(opened=(opened(0), OpenedSlot(1, 0, 2, SamplingParams(), pools=True))))
+    assert table[0].mean is None
+    assert table[1].mean is not None
 
 
 def test_tokens_are_counted_where_there_are_penalties() -> None:
@@ -36,7 +50,7 @@ def test_tokens_are_counted_where_there_are_penalties() -> None:
     table.grow(Batch(opened=(opened(0, SamplingParams(presence_penalty=1.0)),), grown=(GrownSlot(0, (0,)),)))
     table[0].append((5, 6))
     table[0].append((6,))
-    counts = table[0].sampling_row().counts
+    counts = table[0].sampling_row(Chunk(0)).counts
     assert counts is not None
     assert dict(zip(counts.token_ids.tolist(), counts.num_output.tolist(), strict=True)) == {5: 0, 6: 1}
 

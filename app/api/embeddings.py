@@ -1,0 +1,109 @@
+"""POST /v1/embeddings: the mean of the model's last hidden states over a text, of each text.
+
+A model that was trained to go on with texts was not trained for this: the vectors are what it has, no more. They are
+not of unit length unless that is asked for.
+"""
+
+import asyncio
+import math
+import struct
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.body import describe_body, read_body
+from app.api.errors import GenerationFailed, InvalidRequest, RequestCancelled
+from app.api.prompts import encode
+from app.api.schemas.embeddings import Embedding, EmbeddingRequest, Embeddings, EmbeddingUsage
+from app.api.served import ServedModel
+from app.api.steering import check_token_ids
+from app.api.stream import WholeAnswer
+from app.engine.engine import Engine
+from app.engine.request import FinishReason, RequestParams, Submission, TokenEvent
+
+PATH = "/v1/embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    served: ServedModel
+    engine: Engine
+
+    def router(self) -> APIRouter:
+        router = APIRouter(tags=["generation"])
+        router.add_api_route(
+            PATH,
+            self.create,
+            methods=["POST"],
+            responses={200: {"model": Embeddings}},
+            openapi_extra=describe_body(PATH, EmbeddingRequest),
+        )
+        return router
+
+    async def create(self, request: Request) -> Response:
+        """Mean-pooled last hidden states: of each input, the mean over all of its tokens of what the model's output
+        layer would read. Not of unit length, unless `normalize` is true."""
+        body = await read_body(request, EmbeddingRequest)
+        self.served.require(body.model)
+        if body.dimensions not in (None, self.engine.info.hidden_size):
+            raise InvalidRequest("dimensions", f"must be {self.engine.info.hidden_size}, the size of this model's")
+        prompts = await asyncio.to_thread(_token_ids, body.inputs, self.served)
+        submissions = _submissions(prompts, request.state.request_id, request.state.owner)
+        return WholeAnswer(self.engine, submissions, EmbeddingAnswer(self.served.name, body, prompts).render)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingAnswer:
+    model: str
+    body: EmbeddingRequest
+    prompts: Sequence[Sequence[int]]
+
+    def render(self, answers: Sequence[Sequence[TokenEvent]]) -> Embeddings:
+        """Raises RequestCancelled or GenerationFailed."""
+        num_tokens = sum(len(prompt) for prompt in self.prompts)
+        return Embeddings(
+            data=[self._embedding(index, events[-1]) for index, events in enumerate(answers)],
+            model=self.model,
+            usage=EmbeddingUsage(prompt_tokens=num_tokens, total_tokens=num_tokens),
+        )
+
+    def _embedding(self, index: int, last: TokenEvent) -> Embedding:
+        if last.finish_reason is FinishReason.ABORT:
+            raise RequestCancelled("The request was cancelled before its input was read.")
+        assert last.pooled is not None, "the request asked for it"
+        if not all(map(math.isfinite, last.pooled)):
+            raise GenerationFailed("The model's hidden states are not finite.")
+        vector = unit(last.pooled) if self.body.normalize else last.pooled
+        return Embedding(index=index, embedding=packed(vector) if self.body.encoding_format == "base64" else vector)
+
+
+def unit(vector: Sequence[float]) -> Sequence[float]:
+    """Of length 1; zero stays zero."""
+    length = math.hypot(*vector)
+    return [value / length for value in vector] if length else vector
+
+
+def packed(vector: Sequence[float]) -> str:
+    """float32, the lowest byte first, in base64, as OpenAI's clients unpack it."""
+    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def _token_ids(inputs: Sequence[str | list[int]], served: ServedModel) -> list[list[int]]:
+    """Texts get the special tokens that the model's texts begin with. Raises InvalidRequest."""
+    prompts = [encode(served.tokenizer, one, "input") if isinstance(one, str) else one for one in inputs]
+    for prompt in prompts:
+        if not prompt:
+            raise InvalidRequest("input", "must have at least one token")
+        check_token_ids("input", prompt, served)
+    return prompts
+
+
+def _submissions(prompts: Sequence[Sequence[int]], request_id: str, owner: str) -> list[Submission]:
+    params = RequestParams(max_tokens=0, pools=True)
+    names = [request_id] if len(prompts) == 1 else [f"{request_id}-{index}" for index in range(len(prompts))]
+    return [
+        Submission(name, tuple(prompt), params, request_id, owner) for name, prompt in zip(names, prompts, strict=True)
+    ]

@@ -1,0 +1,61 @@
+"""POST /v1/chat/completions/render and POST /v1/completions/render: the prompt that a request becomes, as text and as
+token ids, and no answer. Made by what makes it for the answer."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+
+from app.api.body import describe_body, read_body
+from app.api.chat_prompts import chat_prompt
+from app.api.prompts import text_token_ids
+from app.api.schemas.chat import ChatRequest
+from app.api.schemas.completions import CompletionRequest
+from app.api.schemas.tokens import RenderedPrompt
+from app.api.served import ServedModel
+from app.api.submissions import check_prompts
+
+CHAT, COMPLETIONS = "/v1/chat/completions/render", "/v1/completions/render"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    served: ServedModel
+
+    def router(self) -> APIRouter:
+        router = APIRouter(tags=["tokens"])
+        router.add_api_route(CHAT, self.chat, methods=["POST"], openapi_extra=describe_body(CHAT, ChatRequest))
+        router.add_api_route(
+            COMPLETIONS, self.completions, methods=["POST"], openapi_extra=describe_body(COMPLETIONS, CompletionRequest)
+        )
+        return router
+
+    async def chat(self, request: Request) -> RenderedPrompt:
+        """Takes what POST /v1/chat/completions takes."""
+        body = await read_body(request, ChatRequest)
+        self.served.require(body.model)
+        prompt = await asyncio.to_thread(chat_prompt, body, self.served)
+        return self._rendered(prompt.text, prompt.token_ids)
+
+    async def completions(self, request: Request) -> list[RenderedPrompt]:
+        """Takes what POST /v1/completions takes; gives one prompt for each of its own."""
+        body = await read_body(request, CompletionRequest)
+        self.served.require(body.model)
+        return await asyncio.to_thread(self._prompts, body)
+
+    def _prompts(self, body: CompletionRequest) -> list[RenderedPrompt]:
+        decode = self.served.tokenizer.decode
+        prompts = text_token_ids(body.prompts, self.served.tokenizer, body.add_special_tokens)
+        check_prompts(prompts, self.served)
+        texts = [given if isinstance(given, str) else decode(given) for given in body.prompts]
+        return [self._rendered(text, token_ids) for text, token_ids in zip(texts, prompts, strict=True)]
+
+    def _rendered(self, text: str, token_ids: Sequence[int]) -> RenderedPrompt:
+        return RenderedPrompt(
+            model=self.served.name,
+            prompt=text,
+            token_ids=token_ids,
+            count=len(token_ids),
+            max_model_len=self.served.max_model_len,
+        )

@@ -1,0 +1,50 @@
+"""What stands between the tags of one tool call → the call."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCall:
+    name: str
+    arguments: str  # a JSON text of an object
+
+
+def read_call(text: str) -> ReadCall | None:
+    """{"name": …, "arguments": {…}}, as Qwen, Hermes and MiniMind models write it; `parameters` is Llama's word. No
+    arguments are empty ones, and they may be a JSON text in a string. None for anything else."""
+    said = _read(text)
+    if not isinstance(said, dict) or not isinstance(said.get("name"), str):
+        return None
+    arguments = said.get("arguments", said.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = _read(arguments)
+    if not isinstance(arguments, dict):
+        return None
+    return ReadCall(said["name"], json.dumps(arguments, ensure_ascii=False))
+
+
+def ends_in_string(text: str) -> bool:
+    """Whether a JSON text has been cut within a string."""
+    is_inside = is_escaped = False
+    for character in text:
+        if is_escaped:
+            is_escaped = False
+        elif character == "\\":
+            is_escaped = is_inside
+        elif character == '"':
+            is_inside = not is_inside
+    return is_inside
+
+
+def _read(text: str) -> Any:
+    """None for what is no JSON, but for line breaks in strings, which models forget to escape."""
+    try:
+        return json.loads(text, strict=False, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"JSON has no {constant}")
