@@ -7,6 +7,7 @@ A grammar is compiled for one request and kept nowhere: nothing that a client wr
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
@@ -69,8 +70,8 @@ class GrammarCompiler:
 
     def __init__(self, vocabulary: Vocabulary, eos_token_ids: frozenset[int]) -> None:
         self._token_bytes = vocabulary.token_bytes
-        self._special_token_ids = vocabulary.special_token_ids | eos_token_ids
-        self._eos_token_ids = sorted(eos_token_ids)
+        self._eos_token_ids = sorted(eos_token_ids.intersection(range(len(self._token_bytes))))
+        self._special_token_ids = vocabulary.special_token_ids.union(self._eos_token_ids)
         self._tokenizer: LLTokenizer | None = None  # made at first use
         self._trials = GrammarTrials(self._token_bytes, self._special_token_ids)
         self._limits = LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
@@ -111,5 +112,7 @@ class GrammarCompiler:
         return place
 
     def _has(self, problem: str, grammar: Grammar) -> bool:
-        found = self._trials.problem_of(checked_lark(grammar))
-        return found.partition("\n")[0] == problem.partition("\n")[0]
+        with suppress(BadGrammar):  # a part with all definitions may be longer than the whole
+            found = self._trials.problem_of(checked_lark(grammar))
+            return found.partition("\n")[0] == problem.partition("\n")[0]
+        return False

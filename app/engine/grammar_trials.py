@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,20 +19,21 @@ class GrammarTrials:
         special = {token_id: token_bytes[token_id].decode(errors="replace") for token_id in special_token_ids}
         self._vocabulary = json.dumps({"size": len(token_bytes), "special": special})
         self._process: subprocess.Popen[str] | None = None
+        self._end: Callable[[], object] = lambda: None
 
     def problem_of(self, lark: str) -> str:
         """What is wrong with a grammar in Lark form; "": nothing."""
         process = self._running()
         answer = _ask(process, f"{json.dumps(lark)}\n")
         if not answer:  # it ended itself, or was ended, over this grammar
-            process.kill()
-            process.wait()
+            self._end()
             return TOO_MUCH
         problem: str = json.loads(answer)
         return problem
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._process is None or self._process.poll() is not None:
+            self._end()
             self._process = subprocess.Popen(
                 [sys.executable, "-P", Path(__file__).with_name("grammar_trial.py")],
                 stdin=subprocess.PIPE,
@@ -41,7 +42,7 @@ class GrammarTrials:
                 encoding="utf-8",
                 start_new_session=True,  # a Ctrl-C is for the server, which ends this one
             )
-            weakref.finalize(self, _end, self._process)
+            self._end = weakref.finalize(self, _end, self._process)
             _tell(self._process, f"{self._vocabulary}\n")
         return self._process
 

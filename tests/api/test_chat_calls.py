@@ -86,6 +86,14 @@ async def test_a_call_that_is_cut_stays_content():
     assert choice["finish_reason"] == "length"
 
 
+async def test_without_a_grammar_nothing_is_taken_for_a_call_before_it_is_one():
+    said = CALL.replace("}}", ", }}")
+
+    choice = await chat(said, tools=[WEATHER])
+    assert choice["message"]["content"] == said
+    assert choice["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize("said", ["I had rather not.", CALL, ""])
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 async def test_a_call_that_is_demanded_comes(said, choice):

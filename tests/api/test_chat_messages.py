@@ -85,7 +85,7 @@ def test_arguments_reach_the_template_as_they_are(arguments):
         ({"role": "assistant", "content": "a", "function_call": {"name": "f"}}, "function_call", "not supported"),
         ({"role": "assistant", "content": "a", "audio": {"id": "x"}}, "audio", "not supported"),
         ({"role": "user", "content": "a", "mood": "good"}, "mood", "not supported"),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, "tool_calls.0.function.arguments", "required"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, "tool_calls.0.function.arguments", ""),
         ({"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]}, "tool_calls.0.type", "function"),
     ],
 )  # fmt: skip

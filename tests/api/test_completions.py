@@ -330,6 +330,13 @@ async def test_the_best_of_more_candidates_are_the_answer(logprobs):
         assert means == [[0.0] * 3, [-1.0] * 3] * 2
 
 
+async def test_a_bias_is_keyed_by_token_ids_as_text():
+    runner = FakeRunner()
+    await complete(build(runner), {"prompt": "a", "max_tokens": 1, "logit_bias": {"5": -100, "7": 2.5}})
+
+    assert [sampling.logit_bias for sampling in sampling_seen_by(runner)] == [((5, -100.0), (7, 2.5))]
+
+
 async def test_what_every_field_asks_for_reaches_the_engine():
     seen: list[RequestParams] = []
     app, engine = build_with_engine()

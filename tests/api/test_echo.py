@@ -16,6 +16,7 @@ def test_a_text_is_echoed_as_it_was_written():
 
 def test_tokens_put_before_a_text_take_no_room_in_it():
     assert echo("ab", [BOS, 97, 98], TEXTS) == Echo("ab", (0, 0, 1))
+    assert echo("ab", [32, 97, 98], TEXTS) == Echo("ab", (0, 0, 1))  # one of a single byte, too
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PRINTING])

@@ -328,6 +328,19 @@ def test_what_cannot_be_read_is_refused_with_the_reason(kind, source, message, o
     assert len(str(caught.value)) < 320
 
 
+def test_the_place_in_a_large_schema_is_told_as_far_as_its_parts_can_be_tried_out(of_bytes):
+    large = {"type": "wrong", "enum": [40_000 * "x"]}
+
+    with pytest.raises(BadGrammar, match="^items: Invalid type: wrong$"):
+        of_bytes.compile(Grammar.of_schema({"items": {"$ref": "#/$defs/large"}, "$defs": {"large": large}}))
+
+
+def test_an_end_of_text_that_the_vocabulary_does_not_have_ends_nothing():
+    compiler = GrammarCompiler(BYTES, frozenset({EOS, 10_000}))
+
+    assert set(allowed_ids(take(compiler.compile(Grammar.of_choices(["a"])), "a"))) == {EOS}
+
+
 def test_a_model_without_an_end_of_text_has_no_grammars():
     with pytest.raises(BadGrammar, match="no end-of-text token"):
         GrammarCompiler(BYTES, frozenset()).compile(ANY_OBJECT)

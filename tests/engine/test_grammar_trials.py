@@ -63,6 +63,21 @@ def test_a_process_that_somebody_ended_is_replaced(trials):
     assert only_process(others) != first
 
 
+@pytest.mark.skipif(not hasattr(psutil.Process, "num_fds"), reason="file descriptors are POSIX's")
+def test_of_a_process_that_ended_nothing_stays_open(trials):
+    others = processes()
+    trials.problem_of(SOUND)
+    num_open = psutil.Process().num_fds()
+    for _ in range(4):
+        process = only_process(others)
+        process.kill()
+        psutil.wait_procs([process], timeout=10)
+        trials.problem_of(SOUND)
+        trials.problem_of(SOUND)
+
+    assert psutil.Process().num_fds() == num_open
+
+
 def test_the_process_ends_with_its_owner(trials):
     others = processes()
     owned = GrammarTrials(BYTES.token_bytes, BYTES.special_token_ids)

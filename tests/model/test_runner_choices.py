@@ -106,7 +106,7 @@ def test_every_parameter_is_honoured(changes: Mapping[str, Any], backend: str) -
 @pytest.mark.parametrize("saying", SAYINGS)
 def test_what_a_chunk_says_of_its_choice_holds_for_that_one(saying: str, temperature: float, backend: str) -> None:
     said = SAYINGS[saying]
-    params, runner = replace(SAMPLED, temperature=temperature, logit_bias=LOUD), make_runner(backend)
+    params, runner = replace(SAMPLED, temperature=temperature), make_runner(backend)
     tokens = tokens_of(answer(Driver(runner), PROMPT, params, NUM_TOKENS, said=for_chunks(said)))
     logits = logits_behind(runner, PROMPT, tokens).tolist()
     assert tokens == by_the_book(logits, tokens, params, said)

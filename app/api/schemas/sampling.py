@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from app.api.schemas.wire import HARMLESS, MAX_INT32, NEUTRAL, WireRequest, expect
 
@@ -18,7 +18,7 @@ MAX_BREAKER_LENGTH = 64
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
 LogitBias = Annotated[
     Annotated[
-        dict[TokenId, Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]],
+        dict[Annotated[TokenId, Strict(False)], Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]],
         Field(max_length=MAX_LOGIT_BIASES),
     ],
     expect(f"a map of up to {MAX_LOGIT_BIASES} token ids to numbers from -{MAX_LOGIT_BIAS} to {MAX_LOGIT_BIAS}"),

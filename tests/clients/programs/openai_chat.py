@@ -6,6 +6,7 @@ import openai
 
 MESSAGES = [{"role": "user", "content": "Name three colours of autumn leaves."}]
 PLAIN = {"messages": MESSAGES, "max_tokens": 24, "temperature": 0}
+ENDING = PLAIN | {"extra_body": {"structured_outputs": {"regex": "[A-Z][a-z ,]{8,40}"}}}  # the helper takes no other
 
 
 def _client(url):
@@ -49,8 +50,8 @@ def a_stream_adds_up_to_the_whole(url, model):
 
 def the_streaming_helper_sees_the_same(url, model):
     client = _client(url)
-    whole = client.chat.completions.create(model=model, logprobs=True, top_logprobs=2, **PLAIN)
-    with client.chat.completions.stream(model=model, logprobs=True, top_logprobs=2, **PLAIN) as stream:
+    whole = client.chat.completions.create(model=model, logprobs=True, top_logprobs=2, **ENDING)
+    with client.chat.completions.stream(model=model, logprobs=True, top_logprobs=2, **ENDING) as stream:
         events = list(stream)
         final = stream.get_final_completion()
 
@@ -158,8 +159,8 @@ async def an_async_stream_can_be_left(url, model):
 
 async def an_async_streaming_helper(url, model):
     async with _async_client(url) as client:
-        whole = await client.chat.completions.create(model=model, **PLAIN)
-        async with client.chat.completions.stream(model=model, **PLAIN) as stream:
+        whole = await client.chat.completions.create(model=model, **ENDING)
+        async with client.chat.completions.stream(model=model, **ENDING) as stream:
             text = "".join([event.delta async for event in stream if event.type == "content.delta"])
 
     assert text == whole.choices[0].message.content

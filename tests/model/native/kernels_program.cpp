@@ -1,6 +1,6 @@
 // The kernels of every instruction set of this processor against the scalar twins, over odd shapes and rows: what
-// test_matmul.py, test_rows.py, test_attention.py, test_sampling.py and test_filters.py do, in short, for processors that are only
-// emulated. Prints the sets, then a line for each; the status is 1 where a check failed.
+// test_matmul.py, test_rows.py, test_attention.py, test_sampling.py and test_filters.py do, in short, for processors that
+// are only emulated. Prints the sets, then a line for each; the status is 1 where a check failed.
 #include <algorithm>
 #include <limits>
 
