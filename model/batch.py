@@ -88,7 +88,7 @@ class Batch:
 
 # Why a chunk gave no token.
 NOT_FINITE = "the model's logits are not finite"
-NO_CHOICE = "no token is left to choose: all are suppressed"
+NO_CHOICE = "no token is left to choose: none is allowed"
 
 
 @dataclass(frozen=True, slots=True)

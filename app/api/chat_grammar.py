@@ -9,7 +9,7 @@ from typing import Any
 from app.api.chat_parser import CERTAIN_END, END_OF_THINK, TOOL_CALL, Start
 from app.api.errors import InvalidRequest
 from app.api.schemas.chat import ChatRequest
-from app.api.schemas.tools import Function, Tool
+from app.api.schemas.tools import Function, NamedTool, Tool
 from app.engine.grammar import BadGrammar, Grammar, GrammarKind
 from app.engine.json_schema import json_rule
 from app.engine.lark import lark_of
@@ -21,7 +21,7 @@ ANY_OBJECT: Mapping[str, Any] = MappingProxyType({"type": "object"})
 
 def chat_grammar(body: ChatRequest, start: Start) -> Grammar | None:
     """None where the body's own grammar, or none, holds for the whole answer. Raises InvalidRequest."""
-    is_single = body.parallel_tool_calls is False
+    is_single = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedTool)  # that one, once
     if body.demanded_tools:
         rules = ["answer: calls", *_only_calls(body, body.demanded_tools, is_single=is_single)]
     elif body.offered_tools and body.grammar is not None:

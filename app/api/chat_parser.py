@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from app.api.chat_deltas import ChatDelta, ToolCallDelta
-from app.api.tool_calls import ends_in_string, read_call
+from app.api.tool_calls import JsonStrings, read_call
 
 THINK, END_OF_THINK = "<think>", "</think>"
 TOOL_CALL, END_OF_TOOL_CALL = "<tool_call>", "</tool_call>"
@@ -87,7 +87,8 @@ class TagParser:
         self._text = ""  # not told yet
         self._is_behind_tag = start is Start.REASONING  # so that line breaks are the tag's
         self._before_call = ""  # what to tell before a call that turns out to be none
-        self._num_searched = 0  # characters of a call in which its end is not
+        self._num_searched = 0  # characters of a call in which its end is not …
+        self._strings = JsonStrings()  # … unless in a string
         self._num_calls = 0
 
     @property
@@ -154,7 +155,7 @@ class TagParser:
         if found:
             line_breaks, _, behind = self._text.partition(TOOL_CALL)
             self._before_call = line_breaks + TOOL_CALL
-            self._num_searched = 0
+            self._num_searched, self._strings = 0, JsonStrings()
             self._mode, self._text = _Mode.CALL, behind
         return found
 
@@ -165,25 +166,25 @@ class TagParser:
             self._mode, self._text = _Mode.ARGUMENTS, self._text[head.end() :]
             return True
         end = self._text.find(END_OF_TOOL_CALL, self._num_searched)
+        if end >= 0 and self._strings.end_in(self._text[:end]):
+            self._num_searched = end + 1
+            return True
         if end < 0 and not is_end:
-            self._num_searched = max(len(self._text) - len(END_OF_TOOL_CALL) + 1, 0)
+            self._num_searched = max(len(self._text) - len(END_OF_TOOL_CALL) + 1, self._num_searched)
             return False
-        said = self._text if end < 0 else self._text[:end]
-        return self._end_call(told, said, is_end=end < 0)
+        self._end_call(told, self._text if end < 0 else self._text[:end])
+        return True
 
-    def _end_call(self, told: _Told, said: str, *, is_end: bool) -> bool:
+    def _end_call(self, told: _Told, said: str) -> None:
         assert self._calls is not None
         call = read_call(said)
         behind = self._text[len(said) :].removeprefix(END_OF_TOOL_CALL)
         if call is not None and call.name in self._calls.names:
             self._tell_call(told, call.name, call.arguments)
             self._leave_call(behind)
-        elif call is None and not is_end and ends_in_string(said):
-            self._num_searched = len(said) + 1
         else:
             told.content += self._before_call + self._text[: len(self._text) - len(behind)]
             self._mode, self._text = _Mode.CONTENT, behind
-        return True
 
     def _arguments(self, told: _Told, is_end: bool) -> bool:
         end = self._text.find(CERTAIN_END)

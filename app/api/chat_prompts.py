@@ -98,7 +98,8 @@ def _check_thinking(body: ChatRequest, start: Start, known: frozenset[str]) -> N
     if body.thinking is None or known.intersection([*THINKING_SWITCHES, "reasoning_effort"]):
         return
     if body.thinking != (start is Start.REASONING):
-        problem = f"this model's chat template has it reason {'never' if body.thinking else 'always'}"
+        does = "does not open" if body.thinking else "always opens"
+        problem = f"this model's chat template {does} reasoning, and cannot be told otherwise"
         raise InvalidRequest(next(iter(body.told_of_thinking)), problem)
 
 

@@ -31,7 +31,7 @@ class ChatVoice:
         told = self._tell(text, is_last=True)
         calls = [
             ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
-            for call in told.tool_calls
+            for call in _joined(told.tool_calls)
             if call.id is not None and call.name is not None
         ]
         return AssistantMessage(
@@ -48,11 +48,12 @@ class ChatVoice:
         return "tool_calls" if reason is FinishReason.STOP and self._parser.has_tool_calls else reason
 
     def _tell(self, text: str, is_last: bool) -> ChatDelta:
-        told = [self._parser.push(text), *([self._parser.finish()] if is_last else [])]
+        told = self._parser.push(text)
+        if not is_last:
+            return told
+        rest = self._parser.finish()
         return ChatDelta(
-            reasoning="".join([delta.reasoning for delta in told]),
-            content="".join([delta.content for delta in told]),
-            tool_calls=_joined([call for delta in told for call in delta.tool_calls]),
+            told.reasoning + rest.reasoning, told.content + rest.content, [*told.tool_calls, *rest.tool_calls]
         )
 
 
@@ -74,7 +75,7 @@ def _members(told: ChatDelta, is_first: bool) -> list[str]:
     if told.content or (is_first and not told.reasoning):
         members.append(f'"content":{json.dumps(told.content) if told.content or not told.tool_calls else "null"}')
     if told.tool_calls:
-        members.append(f'"tool_calls":[{",".join(map(_call, told.tool_calls))}]')
+        members.append(f'"tool_calls":[{",".join(map(_call, _joined(told.tool_calls)))}]')
     return members
 
 

@@ -25,17 +25,25 @@ def read_call(text: str) -> ReadCall | None:
     return ReadCall(said["name"], json.dumps(arguments, ensure_ascii=False))
 
 
-def ends_in_string(text: str) -> bool:
-    """Whether a JSON text has been cut within a string."""
-    is_inside = is_escaped = False
-    for character in text:
-        if is_escaped:
-            is_escaped = False
-        elif character == "\\":
-            is_escaped = is_inside
-        elif character == '"':
-            is_inside = not is_inside
-    return is_inside
+class JsonStrings:
+    """Looks at each character of a growing JSON text once."""
+
+    def __init__(self) -> None:
+        self._num_read = 0
+        self._is_inside = False
+        self._is_escaped = False
+
+    def end_in(self, text: str) -> bool:
+        """Whether `text`, which begins with those asked about before, ends within a string."""
+        for character in text[self._num_read :]:
+            if self._is_escaped:
+                self._is_escaped = False
+            elif character == "\\":
+                self._is_escaped = self._is_inside
+            elif character == '"':
+                self._is_inside = not self._is_inside
+        self._num_read = len(text)
+        return self._is_inside
 
 
 def _read(text: str) -> Any:

@@ -28,7 +28,6 @@ def apply_filters(
         asked = [params[i] for i in typical]
         top = _no_smaller_than(weights[some], _least_weights(weights[some], [replace(p, top_p=1.0) for p in asked]))
         weights[some] = _typical(top, [p.typical_p for p in asked])
-        params = [replace(p, top_k=0) if p.typical_p < 1 else p for p in params]
     _no_smaller_than(weights, torch.maximum(_least_weights(weights, params), _least_by_min_p(weights, params)))
     if struck_by_xtc:
         some = torch.tensor(struck_by_xtc, device=weights.device)

@@ -1,9 +1,11 @@
 """POST /v1/chat/completions, not streamed: messages through the template, and the shapes of the answer."""
 
+import json
+
 import pytest
 
 from app.api.schemas.chat import ChatCompletion
-from tests.api.api_parts import asking, build, served_model
+from tests.api.api_parts import asking, build, events_of, served_model
 from tests.fakes import FakeRunner, says
 
 PATH = "/v1/chat/completions"
@@ -134,3 +136,17 @@ async def test_n_choices():
     assert [choice["token_ids"] for choice in answer["choices"]] == [[97, 98]] * 3
     assert answer["usage"]["prompt_tokens"] == 20
     assert answer["usage"]["completion_tokens"] == 6
+
+
+async def test_what_belongs_to_the_prompt_stands_beside_the_choices_once():
+    body = {"messages": [USER], "n": 2, "max_tokens": 2, "prompt_logprobs": 1, "return_token_ids": True}
+    async with asking(build(FakeRunner(says("ab")))) as client:
+        whole = (await client.post(PATH, json=body)).json()
+        streamed = (await client.post(PATH, json=body | {"stream": True})).text
+    chunks = [json.loads(event) for event in events_of(streamed) if event != "[DONE]"]
+
+    assert whole["prompt_token_ids"] == list(b"user: hi\nassistant: ")
+    assert len(whole["prompt_logprobs"]) == 20
+    for name in ("prompt_token_ids", "prompt_logprobs"):
+        assert [chunk[name] for chunk in chunks if name in chunk] == [whole[name]]
+        assert not any(name in choice for chunk in [whole, *chunks] for choice in chunk["choices"])

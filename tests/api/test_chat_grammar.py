@@ -52,7 +52,7 @@ SINGLE = {"parallel_tool_calls": False}
 CASES = [
     (REQUIRED, Start.ANSWER, [IN_ZURICH, NOW, f"{NOW}\n{IN_ZURICH}\n{NOW}"], ["", "hi", SOMEWHERE, NOW + NOW]),
     (REQUIRED | SINGLE, Start.ANSWER, [IN_ZURICH, NOW], ["", f"{NOW}\n{NOW}"]),
-    (NAMED, Start.ANSWER, [IN_ZURICH], [NOW, SOMEWHERE, "{}"]),
+    (NAMED, Start.ANSWER, [IN_ZURICH], [NOW, SOMEWHERE, "{}", f"{IN_ZURICH}\n{IN_ZURICH}"]),
     (REQUIRED, Start.REASONING, [f"so\n</think>\n\n{NOW}", f"</thin</think>{NOW}"], [NOW, f"so</think>so{NOW}"]),
     ({"tools": [STRICT, CLOCK]}, Start.ANSWER, ["", "hi <t", f"a\n{IN_ZURICH}\nb{NOW}"], [SOMEWHERE, "<tool_call>f"]),
     ({"tools": [STRICT]} | SINGLE, Start.ANSWER, ["", "hi", f"a\n{IN_ZURICH}"], [f"{IN_ZURICH}\n", IN_ZURICH * 2]),

@@ -114,22 +114,6 @@ def test_history_reaches_a_template_that_knows_tools():
     assert tools == json.dumps([TOOL], ensure_ascii=False) + "True"
 
 
-def test_a_template_that_knows_no_tools_is_told_of_them_in_messages():
-    text = prompt(LINES, messages=[{"role": "developer", "content": "Be brief."}, *HISTORY], tools=[TOOL]).text
-
-    assert text.startswith("system: Be brief.\n\nYou can call functions.")
-    assert '\n{"name": "f", "description": "é", "parameters": {"type": "object"}}\n' in text
-    call = '<tool_call>\n{"name": "f", "arguments": {"a":1}}\n</tool_call>'
-    result = "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n</tool_response>"
-    assert text.endswith(f"user: hi\nassistant: {call}\n{call}\nuser: {result}\nuser: and?\nbot: ")
-
-
-def test_without_a_system_message_there_is_one_of_tools_only_where_there_are_tools():
-    assert prompt(LINES, tools=[TOOL]).text.startswith("system: You can call functions.")
-    assert prompt(LINES, tools=[]).text == "user: hi\nbot: "
-    assert prompt(LINES, tools=[TOOL], tool_choice="none").text == "user: hi\nbot: "
-
-
 def test_what_is_strict_is_not_shown_to_the_model():
     strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}
 

@@ -66,6 +66,12 @@ def test_typical_p_is_a_share_of_what_top_k_left_and_top_p_of_what_typical_p_lef
     assert drawn(logits, typical_p=0.6, top_p=0.5) == {0, 1}
 
 
+def test_top_p_does_not_come_before_typical_p() -> None:
+    """It would leave the first token only, which typical_p takes away."""
+    shares = [0.5, *[0.5 / 64] * 64]
+    assert drawn(of_shares(*shares), typical_p=0.03, top_p=0.5) == {1, 2, 3, 4}, "which are equal"
+
+
 def test_sigmas_are_of_the_finite_logits_and_know_no_temperature() -> None:
     logits = [4.0, 2.0, 0.0, -2.0, -math.inf]  # mean 1, sigma sqrt(5) = 2.24
     for temperature in (0.5, 1.0, 30.0):
