@@ -17,9 +17,9 @@ from app.api.app import create_app
 from app.api.metrics import Metrics
 from app.api.served import ServedModel
 from app.banner import Banner
-from app.engine.constraints import GrammarCompiler
 from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
+from app.engine.grammars.constraints import GrammarCompiler
 from app.engine.limits import Limits
 from app.listener import open_port, take_address
 from app.server import Server

@@ -72,7 +72,7 @@ ROOMS = (
 # Who alone may import a library.
 LIBRARIES = {
     ("fastapi", "starlette"): ("app.api",),
-    ("llguidance",): ("app.engine.constraints", "app.engine.lark", "app.engine.grammar_trial"),
+    ("llguidance",): ("app.engine.grammars.constraints", "app.engine.grammars.lark", "app.engine.grammars.trial"),
     ("uvicorn",): ("app.server",),
     ("torch",): ("model.torch_backend", "model.formats.minimind"),
     ("ctypes",): ("model.native",),

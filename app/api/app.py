@@ -10,20 +10,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 from app.api.auth import ApiKeys
-from app.api.chat import Chat
-from app.api.chat_calls import ChatCalls
+from app.api.chat.calls import ChatCalls
+from app.api.chat.route import Chat
 from app.api.completions import Completions
 from app.api.embeddings import Pooling
 from app.api.errors import install_error_handlers
 from app.api.generation import Generation
 from app.api.health import HealthChecks
-from app.api.messages import AnthropicMessages
+from app.api.messages.route import AnthropicMessages
 from app.api.metrics import Metrics
 from app.api.models import Models
 from app.api.render import Rendering
 from app.api.request_id import RequestIds
 from app.api.requests import Requests
-from app.api.responses import Responses
+from app.api.responses.route import Responses
 from app.api.served import ServedModel
 from app.api.slots import SlotViews
 from app.api.stream import PING_AFTER_S

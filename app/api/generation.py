@@ -14,7 +14,7 @@ from app.api.steering import steering_of
 from app.api.stream import PING_AFTER_S, Render, StreamedAnswer, WholeAnswer, Writer
 from app.api.submissions import Origin, build_submissions
 from app.engine.engine import Engine
-from app.engine.grammar import Grammar
+from app.engine.grammars.grammar import Grammar
 from app.engine.request import Submission
 
 

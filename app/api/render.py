@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 
 from app.api.body import describe_body, read_body
-from app.api.chat_prompts import chat_prompt
+from app.api.chat.prompts import chat_prompt
 from app.api.prompts import text_token_ids
 from app.api.schemas.chat import ChatRequest
 from app.api.schemas.completions import CompletionRequest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from app.api.errors import UnknownModel
-from app.engine.constraints import GrammarCompiler
+from app.engine.grammars.constraints import GrammarCompiler
 from model.batch import SamplingParams
 
 

@@ -11,8 +11,8 @@ from app.api.prompts import encode
 from app.api.schemas.generation import GenerationRequest
 from app.api.schemas.sampling import SamplingRequest
 from app.api.served import ServedModel, Tokenizer
-from app.engine.constraints import GrammarConstraint
-from app.engine.grammar import BadGrammar, Grammar
+from app.engine.grammars.constraints import GrammarConstraint
+from app.engine.grammars.grammar import BadGrammar, Grammar
 from app.engine.request import Constraint, Dry
 
 DEFAULT_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's

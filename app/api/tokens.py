@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from app.api.body import describe_body, read_body
-from app.api.chat_prompts import chat_prompt
+from app.api.chat.prompts import chat_prompt
 from app.api.errors import InvalidRequest, invalid_request
 from app.api.prompts import encode
 from app.api.schemas.tokens import Detokenized, DetokenizeRequest, Piece, TokenizeRequest, TokenizerInfo, Tokens

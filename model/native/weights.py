@@ -118,7 +118,7 @@ def _fill(library: NativeLibrary, model: int, checkpoint: Checkpoint, options: N
     """Hands over every tensor. Returns the name of the encoding that most of the matrices' values have."""
     num_values: Counter[Encoding] = Counter()
     changes: Counter[tuple[str, Encoding]] = Counter()
-    for name, tensor in checkpoint.weights.items():
+    for name, tensor in sorted(checkpoint.weights.items(), key=lambda item: item[0].endswith(".bias")):  # biases last
         place, is_bias = place_of(name)
         if is_bias:
             library.set_bias(model, place, tensor.to_float32())

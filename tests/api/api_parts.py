@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from app.api.app import create_app
 from app.api.metrics import Metrics
 from app.api.served import ServedModel
-from app.engine.constraints import GrammarCompiler
 from app.engine.engine import Engine
+from app.engine.grammars.constraints import GrammarCompiler
 from app.engine.scheduler import Limits
 from tests.fakes import BYTES, EOS, ByteTokenizer, FakeRunner
 

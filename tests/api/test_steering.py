@@ -5,7 +5,7 @@ import pytest
 from app.api.errors import InvalidRequest
 from app.api.schemas.completions import CompletionRequest
 from app.api.steering import AllowedTokens, BothAllow, Steering, steering_of, tokens_with
-from app.engine.grammar import Grammar, GrammarKind
+from app.engine.grammars.grammar import Grammar, GrammarKind
 from app.engine.request import Dry
 from tests.api.api_parts import WithBos, served_model
 from tests.fakes import EOS, VOCAB_SIZE

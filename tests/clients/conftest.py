@@ -1,17 +1,10 @@
 """The server that the clients talk to, and where the clients are: each in an environment of its own, which the
 environment names. Nothing is installed or fetched here; a test whose client is missing is skipped."""
 
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from model.default_model import DEFAULT_MODEL
 from tests.live_model import LiveModel, serve_default_model
 
 OFFLINE = {

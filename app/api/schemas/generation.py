@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from app.api.schemas.sampling import SamplingRequest, TokenId
 from app.api.schemas.structured import ResponseFormat, StructuredOutputs, grammar_of
 from app.api.schemas.wire import MAX_INT32, WireAnswer, WireRequest, expect, omitted_if_none, refusal
-from app.engine.grammar import Grammar
+from app.engine.grammars.grammar import Grammar
 
 MAX_CHOICES = 1024  # prompts × n of one request
 MAX_N = 128

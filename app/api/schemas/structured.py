@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from app.api.schemas.wire import WireRequest, expect, refusal
-from app.engine.grammar import ANY_OBJECT, MAX_CHOICES, MAX_GRAMMAR, MAX_REGEX, Grammar, GrammarKind
+from app.engine.grammars.grammar import ANY_OBJECT, MAX_CHOICES, MAX_GRAMMAR, MAX_REGEX, Grammar, GrammarKind
 
 JsonSchema = dict[str, Any]
 

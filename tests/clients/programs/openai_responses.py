@@ -89,7 +89,10 @@ def the_result_of_a_tool_goes_back(url, model):
     calls = [item for item in first.output if item.type == "function_call"]
     results = [{"type": "function_call_output", "call_id": call.call_id, "output": "4 degrees"} for call in calls]
     second = _responses(url).create(
-        model=model, input=[*conversation, *first.output, *results], tools=[TOOL], tool_choice="none",
+        model=model,
+        input=[*conversation, *first.output, *results],
+        tools=[TOOL],
+        tool_choice="none",
         max_output_tokens=16,
     )
 

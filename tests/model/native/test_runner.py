@@ -11,12 +11,9 @@ import pytest
 import torch
 
 from model.batch import (
-    NO_CHOICE,
-    NOT_FINITE,
     Batch,
     Chunk,
     ChunkResult,
-    FreedSlot,
     OpenedSlot,
     RunnerInfo,
     SamplingParams,
@@ -32,7 +29,6 @@ from tests.model.native.library_here import needs_library
 from tests.model.random_checkpoint import LLAMA, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
 from tests.model.reading import answer_greedily, read_one_by_one
 from tests.model.torch_backend.driver import Driver
-from tests.model.torch_backend.test_runner import checkpoint_that_breaks_on
 
 pytestmark = needs_library
 
@@ -84,26 +80,6 @@ def test_smaller_types_are_near_the_reference(config: ModelConfig, options: dict
     assert errors.square().mean().sqrt() < tolerance * expected.square().mean().sqrt()
 
 
-@CONFIGS
-def test_requests_together_give_what_each_gives_alone(config: ModelConfig) -> None:
-    """Eight that start one after another, in other slots than alone, in blocks that others have left."""
-    driver = Driver(make_runner(config))
-    requests = [(prompt_of(3 + 11 * i, i), list(WAYS.values())[i % 3]) for i in range(8)]
-    alone = [driver.generate(prompt, params, 12) for prompt, params in requests]
-    together: list[list[int | None]] = [[] for _ in requests]
-    for start in range(8 + 12):
-        running = [i for i in range(8) if i < start and len(together[i]) < 12]
-        finished = [7 - i for i in range(8) if len(together[i]) == 12 and 7 - i in driver.blocks]
-        chunks, opened = [Chunk(7 - i) for i in running], []
-        if start < 8:
-            prompt, params = requests[start]
-            chunks.append(Chunk(7 - start, tuple(prompt)))
-            opened.append(OpenedSlot(7 - start, 1, len(prompt), params))
-        for chunk, result in zip(chunks, driver.step(chunks, opened, finished), strict=True):
-            together[7 - chunk.slot].append(result.token_id)
-    assert together == alone
-
-
 @pytest.mark.parametrize("params", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16", "kv_dtype": "int8"}])
 def test_a_prompt_in_chunks_gives_the_same_bits_as_whole(params: SamplingParams, options: dict[str, str]) -> None:
@@ -119,50 +95,6 @@ def test_a_prompt_in_chunks_gives_the_same_bits_as_whole(params: SamplingParams,
         answers.append(last + [driver.step([Chunk(0)])[0] for _ in range(4)])
         driver.step([], freed=[0])
     assert all(answer == answers[0] for answer in answers)
-
-
-@pytest.mark.parametrize("params", WAYS.values(), ids=WAYS)
-def test_the_tokens_are_those_that_the_reference_chooses(params: SamplingParams) -> None:
-    params = replace(params, num_logprobs=5)
-    answers = []
-    for runner in (make_runner(), torch_runner(LLAMA)):
-        driver, prompt = Driver(runner), tuple(prompt_of(40))
-        results = [*driver.step([Chunk(0, prompt)], [OpenedSlot(0, 1, 40, params)])]
-        answers.append(results + [driver.step([Chunk(0)])[0] for _ in range(15)])
-    for ours, reference in zip(*answers, strict=True):
-        assert ours.token_id == reference.token_id
-        assert ours.logprob == pytest.approx(reference.logprob, abs=1e-4)
-        assert [token for token, _ in ours.top_logprobs] == [token for token, _ in reference.top_logprobs]
-        values, expected = ([value for _, value in one.top_logprobs] for one in (ours, reference))
-        assert values == pytest.approx(expected, abs=1e-4)
-
-
-def test_log_probabilities_are_given_to_those_who_ask() -> None:
-    driver, prompt = Driver(make_runner()), tuple(prompt_of(9))
-    wants = [None, 0, 2, None]
-    opened = [OpenedSlot(slot, 1, 9, replace(GREEDY, num_logprobs=num)) for slot, num in enumerate(wants)]
-    driver.step([Chunk(slot, prompt) for slot in range(4)], opened)
-    results = driver.step([Chunk(slot) for slot in (3, 2, 1, 0)])
-    assert [one.logprob is None for one in results] == [True, False, False, True]
-    assert [len(one.top_logprobs) for one in results] == [0, 2, 0, 0]
-    assert len({one.token_id for one in results}) == 1
-    assert results[1].top_logprobs[0] == (results[1].token_id, results[1].logprob)
-    (again,) = driver.step([Chunk(2, prompt)], [OpenedSlot(2, 1, 9, GREEDY)], freed=[0, 1, 2, 3])
-    assert again.logprob is None, "the next owner of the slot did not ask"
-
-
-def test_a_request_that_was_set_back_goes_on_as_if_nothing_had_been() -> None:
-    driver, prompt = Driver(make_runner()), prompt_of(40)
-    expected = driver.generate(prompt, PENALISED, 20)
-    opened = OpenedSlot(0, 1, len(prompt), PENALISED)
-    tokens = [driver.step([Chunk(0, tuple(prompt))], [opened])[0].token_id]
-    while len(tokens) < 9:
-        tokens.append(driver.step([Chunk(0)])[0].token_id)
-    driver.step([], freed=[0])
-    tokens.append(driver.step([Chunk(5, (*prompt, *tokens))], [replace(opened, slot=5)])[0].token_id)
-    while len(tokens) < 20:
-        tokens.append(driver.step([Chunk(5)])[0].token_id)
-    assert tokens == expected
 
 
 def test_suppressed_tokens_are_remembered_after_the_step_that_opened_the_slot() -> None:
@@ -185,15 +117,6 @@ def test_the_contents_of_freed_blocks_are_gone() -> None:
         runner.contents(runner.info.num_blocks)
 
 
-def test_freeing_twice_or_what_was_never_open_is_no_error() -> None:
-    driver, prompt = Driver(make_runner()), prompt_of(40)
-    expected = driver.generate(prompt, GREEDY, 3)
-    freed = (FreedSlot(0, (0, 1)), FreedSlot(9, (4,)), FreedSlot(12, ()))
-    assert driver.runner.run(Batch(freed=freed)).results == ()
-    assert driver.runner.run(Batch(freed=freed)).results == ()
-    assert driver.generate(prompt, GREEDY, 3) == expected
-
-
 def test_a_step_that_cannot_be_is_an_exception_and_others_go_on() -> None:
     driver, prompt = Driver(make_runner()), prompt_of(40)
     expected = driver.generate(prompt, GREEDY, 6)
@@ -205,27 +128,6 @@ def test_a_step_that_cannot_be_is_an_exception_and_others_go_on() -> None:
     (result,) = driver.step([Chunk(0)], freed=[1])
     tokens += [result.token_id, *(driver.step([Chunk(0)])[0].token_id for _ in range(4))]
     assert tokens == expected
-
-
-def test_numbers_that_overflow_in_one_request_fail_that_one() -> None:
-    options = NativeOptions(dtype="float32", kv_dtype="float32", kv_cache_memory=2**20, debug_poison=True)
-    driver = Driver(NativeRunner(checkpoint_that_breaks_on(17), options))
-    prompts = [[token for token in prompt_of(20, seed) if token != 17] for seed in range(3)]
-    alone = [driver.generate(prompt, GREEDY, 1) for prompt in prompts]
-    prompts[1][4] = 17
-    chunks = [Chunk(slot, tuple(prompt)) for slot, prompt in enumerate(prompts)]
-    results = driver.step(chunks, [OpenedSlot(slot, 1, len(p), GREEDY) for slot, p in enumerate(prompts)])
-    assert results[1] == ChunkResult(error=NOT_FINITE)
-    assert [[results[0].token_id], [results[2].token_id]] == [alone[0], alone[2]]
-
-
-def test_a_row_without_a_choice_fails_alone() -> None:
-    driver = Driver(make_runner())
-    nothing = replace(GREEDY, min_tokens=1, suppressed_token_ids=tuple(range(331)))
-    opened = [OpenedSlot(0, 1, 2, GREEDY), OpenedSlot(1, 1, 2, nothing)]
-    good, bad = driver.step([Chunk(0, (1, 2)), Chunk(1, (1, 2))], opened)
-    assert good.error is None
-    assert bad == ChunkResult(error=NO_CHOICE)
 
 
 def logits_of(runner: NativeRunner, tokens: Sequence[int]) -> np.ndarray:
