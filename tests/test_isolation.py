@@ -124,13 +124,13 @@ async def test_a_second_round_on_the_same_blocks_gives_the_same_again(device: st
 class SharesOneBlock(TorchRunner):
     """A runner with a planted fault: the first block of every slot is the same."""
 
-    def logits(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+    def _forward(self, chunks: Sequence[Chunk], tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         tables = [self._slots[chunk.slot].block_ids for chunk in chunks]
         first_blocks = [table[0] for table in tables]
         for table in tables:
             table[0] = 0
         try:
-            return super().logits(chunks)
+            return super()._forward(chunks, tokens)
         finally:
             for table, block in zip(tables, first_blocks, strict=True):
                 table[0] = block

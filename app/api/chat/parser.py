@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from app.api.chat.deltas import ChatDelta, ToolCallDelta
-from app.api.chat.tool_calls import JsonStrings, read_call
+from app.api.chat.tool_calls import JsonStrings, is_json, read_call
 
 THINK, END_OF_THINK = "<think>", "</think>"
 TOOL_CALL, END_OF_TOOL_CALL = "<tool_call>", "</tool_call>"
@@ -89,6 +89,7 @@ class TagParser:
         self._before_call = ""  # what to tell before a call that turns out to be none
         self._num_searched = 0  # characters of a call in which its end is not …
         self._strings = JsonStrings()  # … unless in a string
+        self._arguments_so_far = ""  # of a call whose arguments are told as they come
         self._num_calls = 0
 
     @property
@@ -163,6 +164,7 @@ class TagParser:
         assert self._calls is not None
         if self._calls.is_certain and (head := CERTAIN_HEAD.match(self._text)):
             self._tell_call(told, head[1])
+            self._arguments_so_far = ""
             self._mode, self._text = _Mode.ARGUMENTS, self._text[head.end() :]
             return True
         end = self._text.find(END_OF_TOOL_CALL, self._num_searched)
@@ -192,9 +194,13 @@ class TagParser:
             told.arguments(self._num_calls - 1, self._text[:end])
             self._leave_call(self._text[end + len(CERTAIN_END) :])
             return True
-        num_held = 0 if is_end else _num_held(self._text, CERTAIN_END)
-        told.arguments(self._num_calls - 1, self._text[: len(self._text) - num_held])
-        self._text = self._text[len(self._text) - num_held :]
+        num_held = _num_held(self._text, CERTAIN_END)
+        sure, held = self._text[: len(self._text) - num_held], self._text[len(self._text) - num_held :]
+        self._arguments_so_far += sure
+        if is_end and not is_json(self._arguments_so_far):
+            sure, held = sure + held, ""
+        told.arguments(self._num_calls - 1, sure)
+        self._text = held
         return False
 
     def _enter(self, mode: _Mode, text: str) -> None:

@@ -46,6 +46,11 @@ class JsonStrings:
         return self._is_inside
 
 
+def is_json(text: str) -> bool:
+    """Whether it is a whole JSON text."""
+    return _read(text) is not None
+
+
 def _read(text: str) -> Any:
     """None for what is no JSON, but for line breaks in strings, which models forget to escape."""
     try:

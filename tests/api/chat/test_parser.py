@@ -136,7 +136,10 @@ TEXTS: dict[str, tuple[str, Start, CallRules | None, Told]] = {
         CERTAIN,
         ("", "", [call("f", '{"a": "}\\n</tool_call>", "b": {}}')]),
     ),
-    "certain and cut": (CALL[:-13], Start.ANSWER, CERTAIN, ("", "", [call("f", ARGUMENTS + "}")])),
+    "certain and cut": (CALL[:-20], Start.ANSWER, CERTAIN, ("", "", [call("f", ARGUMENTS[:-6])])),
+    "certain and cut behind its arguments": (CALL[:-14], Start.ANSWER, CERTAIN, ("", "", [call("f", ARGUMENTS)])),
+    "certain and cut before its tag": (CALL[:-13], Start.ANSWER, CERTAIN, ("", "", [call("f", ARGUMENTS)])),
+    "certain and cut in its tag": (CALL[:-3], Start.ANSWER, CERTAIN, ("", "", [call("f", ARGUMENTS)])),
     "certain and cut early": (CALL[:20], Start.ANSWER, CERTAIN, ("", CALL[:20], [])),
 }
 
