@@ -1,4 +1,4 @@
-"""The README's table of parameters, from the schemas. To print it: python -m tests.parameter_table"""
+"""The API reference's table of parameters, from the schemas. To print it: python -m tests.parameter_table"""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -7,6 +7,14 @@ import openai
 from pydantic import BaseModel
 
 INPUT = "Name three colours of autumn leaves."
+COLOURS = {
+    "type": "object",
+    "properties": {"colours": {"type": "array", "items": {"enum": ["red", "gold"]}, "minItems": 1, "maxItems": 3}},
+    "required": ["colours"],
+    "additionalProperties": False,
+}
+# With an end to it: the streaming helper takes no response that is cut short.
+FORM = {"format": {"type": "json_schema", "name": "colours", "strict": True, "schema": COLOURS}}
 TOOL = {
     "type": "function",
     "name": "weather",
@@ -56,10 +64,12 @@ def a_stream_adds_up_to_the_whole(url, model):
 
 
 def the_streaming_helper_sees_the_same(url, model):
-    request = {"model": model, "input": INPUT, "max_output_tokens": 24, "temperature": 0}
+    request = {"model": model, "input": INPUT, "text": FORM, "temperature": 0}
+    whole = _responses(url).create(**request)
     with _responses(url).stream(**request) as stream:
         text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
-        assert stream.get_final_response().output_text == text == _responses(url).create(**request).output_text
+        assert stream.get_final_response().output_text == text == whole.output_text
+    assert whole.status == "completed"
 
 
 def a_parsed_response(url, model):
@@ -101,7 +111,7 @@ def the_result_of_a_tool_goes_back(url, model):
 
 async def an_async_response(url, model):
     async with openai.AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as client:
-        request = {"model": model, "input": INPUT, "max_output_tokens": 16, "temperature": 0}
+        request = {"model": model, "input": INPUT, "text": FORM, "temperature": 0}
         whole = await client.responses.create(**request)
         async with client.responses.stream(**request) as stream:
             assert (await stream.get_final_response()).output_text == whole.output_text
