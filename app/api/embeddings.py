@@ -22,6 +22,7 @@ from app.api.served import ServedModel
 from app.api.steering import check_token_ids
 from app.api.stream import WholeAnswer
 from app.engine.engine import Engine
+from app.engine.limits import room_for
 from app.engine.request import FinishReason, RequestParams, Submission, TokenEvent
 
 PATH = "/v1/embeddings"
@@ -51,6 +52,9 @@ class Pooling:
         if body.dimensions not in (None, self.engine.info.hidden_size):
             raise InvalidRequest("dimensions", f"must be {self.engine.info.hidden_size}, the size of this model's")
         prompts = await asyncio.to_thread(_token_ids, body.inputs, self.served)
+        if body.truncate_prompt_tokens is not None:
+            kept = room_for(self.engine.info, 0) if body.truncate_prompt_tokens == -1 else body.truncate_prompt_tokens
+            prompts = [prompt[:kept] for prompt in prompts]
         submissions = _submissions(prompts, request.state.request_id, request.state.owner)
         return WholeAnswer(self.engine, submissions, EmbeddingAnswer(self.served.name, body, prompts).render)
 

@@ -50,8 +50,9 @@ class BothAllow:
         self._one, self._other = one, other
 
     def allowed(self) -> bytes:
-        pairs = zip(self._one.allowed(), self._other.allowed(), strict=False)
-        return bytes([of_one & of_other for of_one, of_other in pairs])
+        one, other = self._one.allowed(), self._other.allowed()
+        both = int.from_bytes(one, "little") & int.from_bytes(other, "little")
+        return both.to_bytes(max(len(one), len(other)), "little")
 
     def accept(self, token_id: int) -> None:
         self._one.accept(token_id)

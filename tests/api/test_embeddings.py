@@ -115,6 +115,10 @@ async def test_a_vector_is_as_the_model_has_it_unless_unit_length_is_asked_for()
     assert await vectors(input=[1, 2, 1], normalize=True) == [[0.8, 0.6]]
 
 
+async def test_of_longer_inputs_only_the_first_tokens_are_read():
+    assert await vectors(input=[[1], [1, 2, 3]], truncate_prompt_tokens=2) == [[1, 1], [3, 2]]
+
+
 def test_zero_has_no_direction():
     assert unit((0.0, 0.0)) == (0.0, 0.0)
 
@@ -147,7 +151,7 @@ async def test_the_engine_is_asked_to_read_and_not_to_write():
         ({"input": "a", "dimensions": 3}, "dimensions"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
         ({"input": "a", "normalize": 1}, "normalize"),
-        ({"input": "a", "truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
+        ({"input": "a", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"input": "a", "model": "other"}, "model"),
     ],
 )
@@ -189,9 +193,12 @@ async def test_the_engine_reads_prompts_of_any_length_that_fits():
     async with asking(build_app(max_num_batched_tokens=16)) as client:
         answer = await client.post("/v1/embeddings", json={"input": prompts, "dimensions": 1})
         too_long = await client.post("/v1/embeddings", json={"input": [[1], [7] * 129]})
+        cut = await client.post("/v1/embeddings", json={"input": [[1], [7] * 129], "truncate_prompt_tokens": -1})
         slots = (await client.get("/slots")).json()["slots"]
 
     assert [one["embedding"] for one in answer.json()["data"]] == [[3], [49.5], [7]]
+    assert [one["embedding"] for one in cut.json()["data"]] == [[1], [7]]
+    assert cut.json()["usage"]["prompt_tokens"] == 1 + 128
     assert (too_long.status_code, too_long.json()["error"]["code"]) == (400, "context_length_exceeded")
     assert slots == []
 

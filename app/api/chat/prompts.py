@@ -10,7 +10,6 @@ from app.api.chat.tool_prompts import in_plain_messages
 from app.api.errors import InvalidRequest
 from app.api.prompts import encode
 from app.api.schemas.chat import THINKING_SWITCHES, ChatRequest
-from app.api.schemas.chat_messages import ChatMessage
 from app.api.served import ChatTemplate, ServedModel
 
 
@@ -40,19 +39,6 @@ def chat_prompt(body: ChatRequest, served: ServedModel) -> ChatPrompt:
         **variables,
     )
     return _opened_as_told(body, text, served)
-
-
-def chat_token_ids(
-    messages: Sequence[ChatMessage],
-    served: ServedModel,
-    *,
-    add_generation_prompt: bool = True,
-    add_special_tokens: bool = False,
-) -> list[int]:
-    """Of messages alone. Raises InvalidRequest."""
-    plain = [message.for_template() for message in messages]
-    text = _render(_template(served), plain, add_generation_prompt=add_generation_prompt)
-    return encode(served.tokenizer, text, "messages", add_special_tokens=add_special_tokens)
 
 
 def _template(served: ServedModel) -> ChatTemplate:

@@ -48,6 +48,7 @@ def chat_of(body: ResponsesRequest) -> ChatRequest:
             "max_tokens": body.max_output_tokens,
             "temperature": body.temperature,
             "top_p": body.top_p,
+            "ignore_eos": body.ignore_eos,
             "logprobs": body.wants_logprobs or None,
             "top_logprobs": body.top_logprobs if body.wants_logprobs else None,
             "stream": body.stream,

@@ -1,13 +1,17 @@
 """POST /v1/embeddings on the wire."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from app.api.schemas.completions import Prompt, each_of
 from app.api.schemas.generation import ModelName
-from app.api.schemas.wire import HARMLESS, MAX_INT32, WireAnswer, WireRequest
+from app.api.schemas.wire import HARMLESS, MAX_INT32, WireAnswer, WireRequest, expect
+
+Truncation = Annotated[
+    Literal[-1] | Annotated[int, Field(ge=1, le=MAX_INT32)], expect("-1 or the number of tokens to keep")
+]
 
 
 class EmbeddingRequest(WireRequest):
@@ -19,6 +23,9 @@ class EmbeddingRequest(WireRequest):
         None, description="base64: of float32, the lowest byte first. Default: float."
     )
     dimensions: int | None = Field(None, ge=1, le=MAX_INT32, description="The model's own number, and no other.")
+    truncate_prompt_tokens: Truncation | None = Field(
+        None, description="Of longer inputs, only so many of their first tokens; -1: as many as the model reads."
+    )
     normalize: bool | None = Field(None, description="true: divided by its length. Default: as the model has it.")
 
     @property

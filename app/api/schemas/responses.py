@@ -204,6 +204,7 @@ class ResponsesRequest(WireRequest):
     max_output_tokens: int | None = Field(None, ge=1, le=MAX_INT32)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    ignore_eos: bool | None = Field(None, description="As for chat completions; load tests send it.")
     metadata: dict[str, str] | None = Field(None, description="Comes back in the answer.")
     stream: bool | None = None
     store: bool | None = Field(None, description="Nothing is stored: true is refused.")

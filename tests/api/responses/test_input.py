@@ -96,6 +96,7 @@ def test_what_steers_the_generation():
 
     assert (chat.max_tokens, chat.temperature, chat.top_p, chat.stream) == (7, 0.5, 0.9, True)
     assert chat.parallel_tool_calls is False
+    assert chat_of(body(ignore_eos=True)).ignore_eos is True
     assert chat_of(body(reasoning={"effort": "none", "summary": "auto"})).reasoning_effort == "none"
 
 
