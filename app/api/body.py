@@ -4,9 +4,10 @@ FastAPI's own parsing is not used: it takes true and "16" for integers, lets NaN
 answers 422 with the client's input in it.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from app.api.errors import UnsupportedContent, invalid_request
@@ -25,7 +26,17 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         raise invalid_request(error) from None
 
 
-def describe_body(path: str, kind: type[WireRequest]) -> dict[str, Any]:
+def add_post(
+    router: APIRouter, path: str, handler: Callable[[Request], Any], body: type[WireRequest], **details: Any
+) -> None:
+    """A route whose handler reads its body with `read_body`. An answer that is a Response by then is described by
+    `answer`; other details as FastAPI has them."""
+    if answer := details.pop("answer", None):
+        details["responses"] = {200: {"model": answer}}
+    router.add_api_route(path, handler, methods=["POST"], openapi_extra=_describe_body(path, body), **details)
+
+
+def _describe_body(path: str, kind: type[WireRequest]) -> dict[str, Any]:
     """The `requestBody` of the operation POST `path`. Definitions stay inside its schema, so references are pointers to
     there."""
     content = f"#/paths/{path.replace('/', '~1')}/post/requestBody/content/application~1json/schema"

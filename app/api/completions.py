@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.answers import AnswerPlan, join, num_tokens, of_prompt, prompt_targets, timings, usage
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.chunks import ChunkWriter
 from app.api.echo import Echo, echo
 from app.api.generation import Generation
@@ -29,13 +29,7 @@ class Completions:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["generation"])
-        router.add_api_route(
-            PATH,
-            self.create,
-            methods=["POST"],
-            responses={200: {"model": Completion}},
-            openapi_extra=describe_body(PATH, CompletionRequest),
-        )
+        add_post(router, PATH, self.create, CompletionRequest, answer=Completion)
         return router
 
     async def create(self, request: Request) -> Response:

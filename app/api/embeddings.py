@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.errors import GenerationFailed, InvalidRequest, RequestCancelled
 from app.api.prompts import encode
 from app.api.schemas.embeddings import Embedding, EmbeddingRequest, Embeddings, EmbeddingUsage
@@ -35,13 +35,7 @@ class Pooling:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["generation"])
-        router.add_api_route(
-            PATH,
-            self.create,
-            methods=["POST"],
-            responses={200: {"model": Embeddings}},
-            openapi_extra=describe_body(PATH, EmbeddingRequest),
-        )
+        add_post(router, PATH, self.create, EmbeddingRequest, answer=Embeddings)
         return router
 
     async def create(self, request: Request) -> Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
 from app.api.prompts import text_token_ids
 from app.api.schemas.chat import ChatRequest
@@ -25,10 +25,8 @@ class Rendering:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["tokens"])
-        router.add_api_route(CHAT, self.chat, methods=["POST"], openapi_extra=describe_body(CHAT, ChatRequest))
-        router.add_api_route(
-            COMPLETIONS, self.completions, methods=["POST"], openapi_extra=describe_body(COMPLETIONS, CompletionRequest)
-        )
+        add_post(router, CHAT, self.chat, ChatRequest)
+        add_post(router, COMPLETIONS, self.completions, CompletionRequest)
         return router
 
     async def chat(self, request: Request) -> RenderedPrompt:

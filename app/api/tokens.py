@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
 from app.api.errors import InvalidRequest, invalid_request
 from app.api.prompts import encode
@@ -25,16 +25,8 @@ class Tokenization:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["tokens"])
-        router.add_api_route(
-            TOKENIZE,
-            self.tokenize,
-            methods=["POST"],
-            response_model_exclude_none=True,
-            openapi_extra=describe_body(TOKENIZE, TokenizeRequest),
-        )
-        router.add_api_route(
-            DETOKENIZE, self.detokenize, methods=["POST"], openapi_extra=describe_body(DETOKENIZE, DetokenizeRequest)
-        )
+        add_post(router, TOKENIZE, self.tokenize, TokenizeRequest, response_model_exclude_none=True)
+        add_post(router, DETOKENIZE, self.detokenize, DetokenizeRequest)
         router.add_api_route(INFO, self.info, methods=["GET"])
         return router
 

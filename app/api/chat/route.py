@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.answers import AnswerPlan, join, num_tokens, of_prompt, timings, usage
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.chat.calls import ChatCalls
 from app.api.chat.voice import ChatVoice
 from app.api.chunks import ChunkWriter
@@ -25,13 +25,7 @@ class Chat:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["generation"])
-        router.add_api_route(
-            PATH,
-            self.create,
-            methods=["POST"],
-            responses={200: {"model": ChatCompletion}},
-            openapi_extra=describe_body(PATH, ChatRequest),
-        )
+        add_post(router, PATH, self.create, ChatRequest, answer=ChatCompletion)
         return router
 
     async def create(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.chat.calls import ChatCalls
 from app.api.chat.translation import refusing_as
 from app.api.errors import NoThreads
@@ -25,20 +25,8 @@ class AnthropicMessages:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["generation"])
-        router.add_api_route(
-            PATH,
-            self.create,
-            methods=["POST"],
-            responses={200: {"model": Message}},
-            openapi_extra=describe_body(PATH, MessagesRequest),
-        )
-        router.add_api_route(
-            COUNT_PATH,
-            self.count,
-            methods=["POST"],
-            responses={200: {"model": TokenCount}},
-            openapi_extra=describe_body(COUNT_PATH, ConversationRequest),
-        )
+        add_post(router, PATH, self.create, MessagesRequest, answer=Message)
+        add_post(router, COUNT_PATH, self.count, ConversationRequest, answer=TokenCount)
         return router
 
     async def create(self, request: Request) -> Response:

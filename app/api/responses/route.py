@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.body import describe_body, read_body
+from app.api.body import add_post, read_body
 from app.api.chat.calls import ChatCalls
 from app.api.chat.translation import refusing_as
 from app.api.logprobs import TokenTexts
@@ -26,13 +26,7 @@ class Responses:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["generation"])
-        router.add_api_route(
-            PATH,
-            self.create,
-            methods=["POST"],
-            responses={200: {"model": ModelResponse}},
-            openapi_extra=describe_body(PATH, ResponsesRequest),
-        )
+        add_post(router, PATH, self.create, ResponsesRequest, answer=ModelResponse)
         return router
 
     async def create(self, request: Request) -> Response:
