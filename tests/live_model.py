@@ -38,7 +38,7 @@ class LiveModel:
 
 
 @contextmanager
-def serve_default_model(*options: str) -> Iterator[LiveModel]:
+def serve_model(*options: str) -> Iterator[LiveModel]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -4,7 +4,7 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.live_model import LiveModel, serve_default_model
+from tests.live_model import LiveModel, serve_model
 
 PROMPTS = (
     "The capital of France is",
@@ -41,7 +41,7 @@ def token_ids(answers: list[dict[str, Any]]) -> list[list[int]]:
 
 
 def test_eight_clients_at_once_get_what_each_gets_alone() -> None:
-    with serve_default_model("--debug-poison", "--kv-cache-memory", "200m", "--max-num-seqs", "10") as server:
+    with serve_model("--debug-poison", "--kv-cache-memory", "200m", "--max-num-seqs", "10") as server:
         alone = token_ids([server.post("/v1/completions", **body) for body in bodies()])
         leave_half_way(server)
         together = token_ids(server.post_together("/v1/completions", bodies()))

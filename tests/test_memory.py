@@ -4,7 +4,7 @@ import threading
 
 import psutil
 
-from tests.live_model import LiveModel, serve_default_model
+from tests.live_model import LiveModel, serve_model
 
 REQUEST = {"prompt": list(range(1000, 1600)), "max_tokens": 8, "ignore_eos": True}
 NUM_REQUESTS = 4
@@ -15,7 +15,7 @@ def resident(server: LiveModel) -> int:
 
 
 def test_memory_grows_with_the_load_and_goes_back_afterwards() -> None:
-    with serve_default_model("--max-num-seqs", "16") as server:
+    with serve_model("--max-num-seqs", "16") as server:
         server.post("/v1/completions", **REQUEST)  # what the first step allocates for good is there from now on
         idle = resident(server)
         most_blocks, most_bytes = watch_load(server)

@@ -1,24 +1,26 @@
-"""The server that the clients talk to, and where the clients are: each in an environment of its own, which the
-environment names. Nothing is installed or fetched here; a test whose client is missing is skipped."""
+"""The server that the clients talk to, with the default model, and its tokenizer as a folder."""
 
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.live_model import LiveModel, serve_default_model
-
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "OPENAI_API_KEY": "none",
-    "NO_COLOR": "1",
-}
-SECONDS_FOR_A_PROGRAM = 280
-
-Run = Callable[..., str]
+from tests.live_model import COMMAND, LiveModel, serve_model
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[LiveModel]:
-    with serve_default_model() as server:
+    with serve_model() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    export_tokenizer("default", folder)
+    return folder
+
+
+def export_tokenizer(model: str, folder: Path) -> None:
+    subprocess.run([*COMMAND[:-1], "export-tokenizer", model, str(folder)], check=True, stdout=subprocess.DEVNULL)

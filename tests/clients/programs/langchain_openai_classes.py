@@ -17,8 +17,8 @@ class Review(BaseModel):
     recommended: bool
 
 
-@tool
-def weather(city: Literal["Paris", "Oslo"]) -> str:
+@tool("weather")
+def _weather(city: Literal["Paris", "Oslo"]) -> str:
     """The weather of a city."""
     return f"4 degrees in {city}"
 
@@ -87,19 +87,19 @@ def with_strict_structured_output(url, model):
 def bind_tools(url, model):
     question = HumanMessage("The weather in Oslo?")
     for choice in ("any", "weather"):
-        answer = _chat(url, model).bind_tools([weather], tool_choice=choice).invoke([question])
+        answer = _chat(url, model).bind_tools([_weather], tool_choice=choice).invoke([question])
         assert answer.tool_calls
         assert not answer.invalid_tool_calls
         assert answer.response_metadata["finish_reason"] in ("tool_calls", "stop")
-        results = [weather.invoke(call) for call in answer.tool_calls]
+        results = [_weather.invoke(call) for call in answer.tool_calls]
         assert all(isinstance(result, ToolMessage) for result in results)
 
-    chat = _chat(url, model).bind_tools([weather])
+    chat = _chat(url, model).bind_tools([_weather])
     assert isinstance(chat.invoke([question, answer, *results]), AIMessage)
 
 
 def streamed_tool_calls(url, model):
-    chat = _chat(url, model).bind_tools([weather], tool_choice="any")
+    chat = _chat(url, model).bind_tools([_weather], tool_choice="any")
     total = None
     for chunk in chat.stream("The weather in Oslo?"):
         total = chunk if total is None else total + chunk
@@ -142,4 +142,4 @@ def embeddings(url, model):
     documents = embedder.embed_documents(["autumn", "spring"])
 
     assert len(documents) == 2
-    assert max(abs(a - b) for a, b in zip(documents[0], embedder.embed_query("autumn"))) < 1e-6
+    assert max(abs(a - b) for a, b in zip(documents[0], embedder.embed_query("autumn"), strict=True)) < 1e-6

@@ -49,12 +49,12 @@ def echo_with_log_probabilities(url, model):
 
     assert answer.text.startswith(PROMPT)
     assert "".join(scored.tokens) == answer.text
-    assert [answer.text[start:][: len(token)] for start, token in zip(scored.text_offset, scored.tokens)] == (
-        scored.tokens
-    )
+    assert [
+        answer.text[start:][: len(token)] for start, token in zip(scored.text_offset, scored.tokens, strict=True)
+    ] == (scored.tokens)
     assert scored.token_logprobs[0] is None
     assert scored.top_logprobs[0] is None
-    for token, value, top in list(zip(scored.tokens, scored.token_logprobs, scored.top_logprobs))[1:]:
+    for token, value, top in list(zip(scored.tokens, scored.token_logprobs, scored.top_logprobs, strict=True))[1:]:
         assert 3 <= len(top) <= 4
         assert math.isclose(top[token], value, abs_tol=1e-6)
 
@@ -74,7 +74,7 @@ def what_echo_scores_is_what_is_generated_with(url, model):
     scored = _complete(url, model, prompt=PROMPT + generated.text, echo=True, logprobs=1, max_tokens=0).choices[0]
 
     assert scored.logprobs.tokens[-6:] == generated.logprobs.tokens
-    for left, right in zip(scored.logprobs.token_logprobs[-6:], generated.logprobs.token_logprobs):
+    for left, right in zip(scored.logprobs.token_logprobs[-6:], generated.logprobs.token_logprobs, strict=True):
         assert math.isclose(left, right, abs_tol=0.05)
 
 
@@ -105,9 +105,9 @@ def an_embedding_in_both_encodings(url, model):
     as_floats = client.embeddings.create(model=model, input=["autumn", "spring"], encoding_format="float")
 
     assert [entry.index for entry in by_default.data] == [0, 1]
-    for left, right in zip(by_default.data, as_floats.data):
+    for left, right in zip(by_default.data, as_floats.data, strict=True):
         assert len(left.embedding) == len(right.embedding) > 100
-        assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(left.embedding, right.embedding))
+        assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(left.embedding, right.embedding, strict=True))
     assert by_default.data[0].embedding != by_default.data[1].embedding
     assert by_default.usage.prompt_tokens == by_default.usage.total_tokens > 0
 
