@@ -4,8 +4,8 @@ library is imported here, and nothing of slotwise.
     python run_checks.py PROGRAM URL MODEL
 
 A check is a public function of the program, or a coroutine; it is given the server's URL and the model's name, and
-fails by raising. What goes to standard output is one JSON object: the trace of each check, empty where it held, or the module
-that is not installed.
+fails by raising. What goes to standard output is one JSON object: the trace of each check, empty where it held, or the
+module that is not installed.
 """
 
 import asyncio
