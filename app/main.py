@@ -13,6 +13,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 
+from app.api.access import Access
 from app.api.app import create_app
 from app.api.metrics import Metrics
 from app.api.served import ServedModel
@@ -63,7 +64,7 @@ def run(settings: ServeSettings, loaded: LoadedModel, sock: socket.socket) -> in
         on_death=engine_died.set,
     )
     served = describe(settings, loaded)
-    app = create_app(served, engine, metrics, settings.keys)
+    app = create_app(served, engine, metrics, access_of(settings))
     banner = make_banner(settings, loaded, served, sock)
     open_port(sock)
     Server(app, engine_died, on_ready=lambda: show(banner), stop=engine.stop).run([sock])
@@ -85,6 +86,11 @@ def describe(settings: ServeSettings, loaded: LoadedModel) -> ServedModel:
         fingerprint=fingerprint(loaded),
         defaults=SamplingParams(**recommended),
     )
+
+
+def access_of(settings: ServeSettings) -> Access:
+    keys = tuple((named.owner or "", named.key.get_secret_value()) for named in settings.keys)
+    return Access(keys, settings.allowed_origins, settings.max_body_size)
 
 
 def vocabulary_of(loaded: LoadedModel) -> Vocabulary:

@@ -12,6 +12,8 @@ from typing import Any
 
 import uvicorn
 
+from app.api.bounded_http import BoundedHttp
+
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_END = 8  # whatever happens: a step that never returns does not keep the process
@@ -28,6 +30,7 @@ class Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
+            http=BoundedHttp,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -7,13 +7,13 @@ prints anything; the one file that is read is that of the API keys.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.key_file import KeyFile, NamedKey, check_key
 from model.options import (
     DEFAULT_MODEL_NAME,
     BackendName,
@@ -24,6 +24,7 @@ from model.options import (
     WeightsName,
 )
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])i?)?b?", re.IGNORECASE)
 
 
@@ -68,33 +69,10 @@ def check_text(text: str) -> str:
     return text
 
 
-def check_key(key: str) -> str:
-    """A key as an HTTP header can carry it. The message must not show it."""
-    if not (key and key.isascii() and key.isprintable() and " " not in key):
-        raise ValueError("a key must be one or more visible ASCII characters, without spaces")
-    return key
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFile:
-    """The API keys of a file, read once. One key a line; empty lines and those that begin with # do not count."""
-
-    path: Path
-    keys: tuple[SecretStr, ...]
-
-    @classmethod
-    def read(cls, value: object) -> "KeyFile":
-        path = Path(str(value)).expanduser()
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except UnicodeDecodeError as error:
-            raise ValueError("the file is not UTF-8 text") from error
-        except OSError as error:
-            raise ValueError(f"the file cannot be read: {error.strerror}") from error
-        keys = tuple(SecretStr(check_key(line)) for line in lines if line and not line.startswith("#"))
-        if not keys:
-            raise ValueError("the file has no key in it; write one key a line")
-        return cls(path, keys)
+def check_origin(origin: str) -> str:
+    if origin != "*" and not ORIGIN.fullmatch(origin):
+        raise ValueError("must be an origin such as https://example.org or http://localhost:3000, or * for all")
+    return origin
 
 
 def option(group: str, metavar: str, meaning: str, default: Any, *, said: str = "", **bounds: Any) -> Any:
@@ -113,6 +91,7 @@ Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Names = Annotated[tuple[Text, ...], NoDecode, BeforeValidator(split_list)]
 Key = Annotated[SecretStr, BeforeValidator(check_key)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(check_origin)], ...], NoDecode, BeforeValidator(split_list)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(split_list)]
 ReadKeyFile = Annotated[Annotated[KeyFile, BeforeValidator(KeyFile.read)] | None, NoDecode]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -203,7 +182,17 @@ class ServeSettings(PullSettings):
         "Server", "KEY", "Key that clients must send; repeatable. `ps` shows it: prefer a file.", (), said="none needed"
     )
     api_key_file: ReadKeyFile = option(
-        "Server", "FILE", "Keys, one a line; lines that begin with # are comments.", None
+        "Server", "FILE", "Keys, one a line, each perhaps behind a name and a colon; # begins a comment.", None
+    )
+    allowed_origins: Origins = option(
+        "Server",
+        "ORIGIN",
+        "Web pages whose scripts may ask, such as https://example.org, or * for all; repeatable.",
+        (),
+        said="none",
+    )
+    max_body_size: Size = option(
+        "Server", "SIZE", "Most bytes of a request's body.", 16 * 2**20, said="16m", ge=1024, le=2**30
     )
     log_level: LogLevel = option("Server", "LEVEL", "debug, info, warning, error or critical.", "info")
 
@@ -218,10 +207,11 @@ class ServeSettings(PullSettings):
         return self
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """Every key that opens the server; none: it is open to all."""
+    def keys(self) -> tuple[NamedKey, ...]:
+        """Every key that opens the server; none: it is open to all. Who has no name is called by the key's place."""
         from_file = self.api_key_file.keys if self.api_key_file else ()
-        return tuple(key.get_secret_value() for key in (*self.api_key, *from_file))
+        given = (*(NamedKey(None, key) for key in self.api_key), *from_file)
+        return tuple(named.called(f"key-{place}") for place, named in enumerate(given, 1))
 
     def load_options(self) -> LoadOptions:
         return LoadOptions(

@@ -11,6 +11,7 @@ import tokenizers
 from model.chat_template import ChatTemplate
 from model.errors import ModelError
 from model.formats.tokenizer_folder import FolderConfig, read_backend
+from model.plain_text import PlainText
 from model.token_bytes import token_bytes
 
 # The regular expression engine of `tokenizers` panics, past every `except Exception`, after ten million steps back
@@ -30,6 +31,7 @@ class Tokenizer:
     special_token_ids: frozenset[int]  # never printed
     eos_token_ids: frozenset[int]  # each ends a text
     special_tokens: Mapping[str, str]  # text by role: bos_token, eos_token, …; only those that the model names
+    plain_text: PlainText
 
     @classmethod
     def from_backend(
@@ -56,6 +58,9 @@ class Tokenizer:
             special_token_ids=special,
             eos_token_ids=turn_end.union(token_id for token_id in eos_token_ids if token_id is not None),
             special_tokens=special_tokens,
+            plain_text=PlainText(
+                backend, {token.content: token_id for token_id, token in added if token_id in special}
+            ),
         )
 
     @classmethod
@@ -76,11 +81,18 @@ class Tokenizer:
         """As the vocabulary spells it: Ġthe, <0x0A>, ▁a. Empty for an id without a token."""
         return self.backend.id_to_token(token_id) or ""
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """The name of a special token in `text` becomes that token, as in transformers. `add_special_tokens`: what the
-        model wants around every text, such as a beginning of text. Raises ValueError for what is not Unicode text, and
-        for a text that no model has room for."""
-        return _encode(self.backend, text, add_special_tokens)
+    def marked(self, text: str, mark: str) -> str:
+        """`text` of which, within a longer one, nothing becomes a special token; see `plain_text.py`."""
+        return self.plain_text.marked(text, mark)
+
+    def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
+        """The name of a special token in `text` becomes that token, as in transformers, unless `mark` is in it; no mark
+        becomes a token. `add_special_tokens`: what the model wants around every text, such as a beginning of text.
+        Raises ValueError for what is not Unicode text, and for a text that no model has room for."""
+        if not mark or mark not in text:
+            return _encode(self.backend, text, add_special_tokens)
+        _check(text.replace(mark, ""))
+        return self.plain_text.encode(text, mark, add_special_tokens)
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Raises ValueError for an id that is not in the vocabulary."""
@@ -92,14 +104,14 @@ class Tokenizer:
 
 
 def _encode(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
-    if len(text) > MAX_TEXT_LENGTH:
-        raise ValueError(f"the text has {len(text)} characters; at most {MAX_TEXT_LENGTH} can be tokenized.")
-    _refuse_surrogates(text)
+    _check(text)
     ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
     return ids
 
 
-def _refuse_surrogates(text: str) -> None:
+def _check(text: str) -> None:
+    if len(text) > MAX_TEXT_LENGTH:
+        raise ValueError(f"the text has {len(text)} characters; at most {MAX_TEXT_LENGTH} can be tokenized.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -175,7 +175,10 @@ class ByteTokenizer:
     def name(self, token_id: int) -> str:
         return self.token_bytes[token_id].decode("latin-1")
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def marked(self, text: str, mark: str) -> str:
+        return text
+
+    def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
         return list(text.encode())
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:

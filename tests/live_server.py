@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.api.bounded_http import BoundedHttp
+
 SECONDS_TO_START = 20
 SECONDS_TO_STOP = 20
 
@@ -29,7 +31,10 @@ def serve(app: ASGIApp) -> Iterator[LiveServer]:
     """Ready when it is entered; on leaving, the app's lifespan has ended and the thread with it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5))
+        config = uvicorn.Config(
+            app, http=BoundedHttp, log_level="warning", lifespan="on", server_header=False, timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), name="live server")
         thread.start()
         try:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.settings import KeyFile, PullSettings, ServeSettings, parse_count, parse_size
+from app.key_file import KeyFile
+from app.settings import PullSettings, ServeSettings, parse_count, parse_size
 from model.options import LoadOptions
 
 GIB = 1024**3
@@ -90,6 +91,8 @@ def test_the_defaults_are_those_of_the_documentation():
         ("debug_poison", "1", True),
         ("log_level", "debug", "debug"),
         ("cache_dir", "elsewhere", Path("elsewhere")),
+        ("allowed_origins", "http://a,http://b:1", ("http://a", "http://b:1")),
+        ("max_body_size", "1m", 2**20),
     ],
 )
 def test_every_option_is_read_from_the_environment(field, text, value, monkeypatch):
@@ -171,9 +174,18 @@ def test_names_may_be_repeated_and_put_in_a_list():
 
 def test_keys_come_from_the_flag_and_from_the_file(tmp_path):
     file = tmp_path / "keys"
-    file.write_text("# our keys\n\n  three  \nfour#4\n")
+    file.write_text("# our keys\n\n  three  \nfour#4\nalice:five\nbob-2:  six:6\nalice:seven\n")
 
-    assert ServeSettings(api_key=["one", "two"], api_key_file=str(file)).keys == ("one", "two", "three", "four#4")
+    keys = ServeSettings(api_key=["one", "two"], api_key_file=str(file)).keys
+    assert [(named.owner, named.key.get_secret_value()) for named in keys] == [
+        ("key-1", "one"),
+        ("key-2", "two"),
+        ("key-3", "three"),
+        ("key-4", "four#4"),
+        ("alice", "five"),
+        ("bob-2", "six:6"),
+        ("alice", "seven"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,14 +196,26 @@ def test_keys_come_from_the_flag_and_from_the_file(tmp_path):
         (b"\xff\xfe", "not UTF-8"),
         (b"two words\n", "without spaces"),
         (b"key # remark\n", "without spaces"),
+        (b"alice:\n", "one or more visible"),
+        (b":secret-word\n", "a name before a key"),
+        (b"two words:secret-word\n", "a name before a key"),
+        (b"key-7:secret-word\n", "a name before a key"),
     ],
 )
 def test_a_key_file_that_gives_no_key_is_refused(content, problem, tmp_path):
     file = tmp_path / "keys"
     file.write_bytes(content)
 
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=problem) as caught:
         KeyFile.read(str(file))
+    assert "secret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("origin", ["example.org", "https://example.org/page", "https://a b", "", "null"])
+def test_what_is_no_origin_is_refused(origin):
+    with pytest.raises(ValidationError, match="must be an origin"):
+        ServeSettings(allowed_origins=[origin])
+    assert ServeSettings(allowed_origins=["http://localhost:3000,*"]).allowed_origins == ("http://localhost:3000", "*")
 
 
 def test_a_key_file_that_is_not_there_is_refused(tmp_path):

@@ -4,12 +4,15 @@ Knows no route's business and builds no model or engine: it is given them.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from app.api.access import OPEN_TO_ALL, Access
 from app.api.auth import ApiKeys
+from app.api.body_limit import BodyLimit
 from app.api.chat.calls import ChatCalls
 from app.api.chat.route import Chat
 from app.api.completions import Completions
@@ -41,10 +44,10 @@ def create_app(
     served: ServedModel,
     engine: Engine,
     metrics: Metrics,
-    api_keys: Sequence[str] = (),
+    access: Access = OPEN_TO_ALL,
     ping_after_s: float = PING_AFTER_S,
 ) -> FastAPI:
-    """`metrics.observe` is what the engine was built with. No API keys: everybody may ask."""
+    """`metrics.observe` is what the engine was built with."""
     app = FastAPI(
         title="slotwise",
         description=DESCRIPTION,
@@ -70,9 +73,23 @@ def create_app(
     ):
         app.include_router(resource.router())
     install_error_handlers(app)
-    app.add_middleware(ApiKeys, keys=api_keys)
-    app.add_middleware(RequestIds)  # the outermost: whatever is answered bears an id
+    _guard(app, access)
     return app
+
+
+def _guard(app: FastAPI, access: Access) -> None:
+    """What every request passes, from the inside out."""
+    app.add_middleware(BodyLimit, max_body=access.max_body, seconds_to_send=access.seconds_to_send)
+    app.add_middleware(ApiKeys, keys=access.keys)
+    if access.origins:  # a browser asks beforehand, without a key, whether it may
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=access.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "request-id", "retry-after", "openai-processing-ms"],
+        )
+    app.add_middleware(RequestIds)  # whatever is answered bears an id
 
 
 def _lifespan(engine: Engine) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

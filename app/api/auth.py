@@ -18,12 +18,13 @@ NOBODY = ""  # who asks without a key
 
 
 class ApiKeys:
-    """The owner of a request is in `request.state.owner`: key-1 who bears the first key, key-2 the second, … Without
+    """`keys`: each with its owner, who may have several. The owner of a request is in `request.state.owner`. Without
     keys, everybody may ask, and all are one."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[tuple[str, str]]) -> None:
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._owners = [owner for owner, _ in keys]
+        self._digests = [_digest(key.encode()) for _, key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +44,7 @@ class ApiKeys:
             return NOBODY
         digest = _digest(_sent_key(scope))
         matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all, so that time tells nothing
-        return f"key-{matches.index(True) + 1}" if any(matches) else None
+        return self._owners[matches.index(True)] if any(matches) else None
 
 
 def _sent_key(scope: Scope) -> bytes:

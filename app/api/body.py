@@ -10,20 +10,27 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from app.api.errors import UnsupportedContent, invalid_request
+from app.api.errors import InvalidRequest, UnsupportedContent, invalid_request
 from app.api.schemas.wire import WireRequest
+from app.api.strict_json import BadJson, read_json
 
 Body = TypeVar("Body", bound=WireRequest)
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    """Raises UnsupportedContent or InvalidRequest."""
+    """Raises UnsupportedContent or InvalidRequest, and what `body_limit.py` does."""
     _require_json(request)
     raw = await request.body()
     try:
-        return kind.model_validate_json(raw)
+        read = read_json(raw)
+        body = kind.model_validate(read.value)
     except ValidationError as error:
         raise invalid_request(error) from None
+    except BadJson as error:
+        raise InvalidRequest(None, f"The body {error}.") from None
+    if read.has_non_numbers:
+        raise InvalidRequest(None, "The body has NaN, an infinity, or a number too large to be one.")
+    return body
 
 
 def add_post(

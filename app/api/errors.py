@@ -20,6 +20,7 @@ from app.engine.errors import EngineDead, RequestTooLong
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
+CLOSES: Mapping[str, str] = MappingProxyType({"connection": "close"})  # nobody reads what else the client sends
 ANTHROPIC_ROUTES = "/v1/messages"
 ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
     {
@@ -65,6 +66,25 @@ class UnsupportedContent(ValueError):
     """A body in an encoding that is not read; names the header."""
 
 
+class BodyTooLarge(ValueError):
+    """More bytes than the server reads of one request."""
+
+    def __init__(self, max_body: int) -> None:
+        super().__init__(f"The body may have at most {max_body} bytes.")
+
+
+class RequestTooSlow(ValueError):
+    """A request that does not come to its end in time."""
+
+
+class MalformedRequest(ValueError):
+    """No HTTP, or not as this server wants it."""
+
+
+class HeadersTooLarge(ValueError):
+    """More headers, or longer ones, than the server reads."""
+
+
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""
 
@@ -92,6 +112,10 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
             400, code="thread_unsupported_request", message="thread: conversations are not held here."
         ),
         UnsupportedContent: ErrorKind(415),
+        MalformedRequest: ErrorKind(400, headers=CLOSES),
+        RequestTooSlow: ErrorKind(408, code="request_timeout", headers=CLOSES),
+        BodyTooLarge: ErrorKind(413, code="request_too_large", headers=CLOSES),
+        HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
         GenerationFailed: ErrorKind(500, "server_error"),
         EngineDead: ErrorKind(503, "server_error", "engine_dead", headers={"retry-after": "5"}),
         Exception: ErrorKind(500, "server_error", message="The server failed at this request; its log says why."),

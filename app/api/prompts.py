@@ -18,9 +18,11 @@ def text_token_ids(
     ]
 
 
-def encode(tokenizer: Tokenizer, text: str, param: str, *, add_special_tokens: bool = True) -> list[int]:
+def encode(
+    tokenizer: Tokenizer, text: str, param: str, *, add_special_tokens: bool = True, mark: str = ""
+) -> list[int]:
     """Raises InvalidRequest, naming the field `param`, for a text that the tokenizer does not take."""
     try:
-        return tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return tokenizer.encode(text, add_special_tokens, mark=mark)
     except ValueError as error:
         raise InvalidRequest(param, str(error)) from None

@@ -32,8 +32,13 @@ class Tokenizer(Protocol):
         """As the vocabulary spells it; empty for an id without a token."""
         ...
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Raises ValueError for a text that it does not take."""
+    def marked(self, text: str, mark: str) -> str:
+        """`text` for a longer one in which nothing of it becomes a special token."""
+        ...
+
+    def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
+        """A text put together of marked ones and others has its `mark`. Raises ValueError for a text that it does not
+        take."""
         ...
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str: ...

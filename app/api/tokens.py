@@ -12,6 +12,7 @@ from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
 from app.api.errors import InvalidRequest, invalid_request
 from app.api.prompts import encode
+from app.api.schemas.chat import ChatRequest
 from app.api.schemas.tokens import Detokenized, DetokenizeRequest, Piece, TokenizeRequest, TokenizerInfo, Tokens
 from app.api.served import ServedModel
 
@@ -69,19 +70,18 @@ class Tokenization:
         )
 
     def _encode(self, body: TokenizeRequest) -> list[int]:
-        texts = {"prompt": body.prompt, "content": body.content, "messages": self._chat_text(body)}
+        adds = body.adds_special_tokens
+        if body.messages is not None:
+            return chat_prompt(self._chat(body), self.served, add_special_tokens=adds).token_ids
+        texts = {"prompt": body.prompt, "content": body.content}
         param, text = next((param, text) for param, text in texts.items() if text is not None)
-        return encode(self.served.tokenizer, text, param, add_special_tokens=body.adds_special_tokens)
+        return encode(self.served.tokenizer, text, param, add_special_tokens=adds)
 
-    def _chat_text(self, body: TokenizeRequest) -> str | None:
-        """What a chat with these messages begins with."""
-        if body.messages is None:
-            return None
+    def _chat(self, body: TokenizeRequest) -> ChatRequest:
         try:
-            chat = body.chat
+            return body.chat
         except ValidationError as error:
             raise invalid_request(error) from None
-        return chat_prompt(chat, self.served).text
 
     def _piece(self, token_id: int) -> Piece:
         raw = self.served.tokenizer.token_bytes[token_id]

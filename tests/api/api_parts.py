@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from app.api.access import Access
 from app.api.app import create_app
+from app.api.body_limit import MAX_BODY
 from app.api.metrics import Metrics
 from app.api.served import ServedModel
 from app.engine.engine import Engine
@@ -34,7 +36,7 @@ class LinesTemplate:
 class WithBos(ByteTokenizer):
     """Its texts begin with a token."""
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
         return [self.bos_token_id] * add_special_tokens + list(text.encode())
 
 
@@ -60,13 +62,21 @@ def build_with_engine(
     max_num_seqs: int = 8,
     max_num_batched_tokens: int = 64,
     api_keys: Sequence[str] = (),
+    access: Access | None = None,
+    max_body: int = MAX_BODY,
     ping_after_s: float = 15.0,
 ) -> tuple[FastAPI, Engine]:
     runner = runner or FakeRunner()
     metrics = Metrics()
     engine = Engine(runner, BYTES, Limits(max_num_seqs, max_num_batched_tokens), metrics.observe)
     served = served or served_model(max_model_len=runner.info.max_model_len)
-    return create_app(served, engine, metrics, api_keys, ping_after_s), engine
+    access = access or Access(owned(api_keys), max_body=max_body)
+    return create_app(served, engine, metrics, access, ping_after_s), engine
+
+
+def owned(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The first is key-1's, the second key-2's, …"""
+    return tuple((f"key-{place}", key) for place, key in enumerate(keys, 1))
 
 
 def build(runner: FakeRunner | None = None, **options: Any) -> FastAPI:

@@ -87,7 +87,7 @@ async def test_while_a_tokenizer_works_the_event_loop_is_free(path, body):
     working, may_go_on = threading.Event(), threading.Event()
 
     class Slow(ByteTokenizer):
-        def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
             working.set()
             assert may_go_on.wait(20)
             return super().encode(text)

@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import Request
 
 from app.api.auth import ApiKeys
-from tests.api.api_parts import asking, build
+from tests.api.api_parts import asking, build, owned
 
 KEYS = ["first-key", "sécond-key"]
 GUARDED = ["/v1/models", "/metrics", "/slots", "/docs", "/openapi.json", "/redoc", "/nowhere", "/"]
@@ -147,7 +147,7 @@ async def owner_seen(keys: list[str], path: str, headers: list[tuple[bytes, byte
     async def app(scope, receive, send) -> None:
         seen.append(Request(scope).state.owner)
 
-    await ApiKeys(app, keys)({"type": "http", "path": path, "headers": headers}, None, None)
+    await ApiKeys(app, owned(keys))({"type": "http", "path": path, "headers": headers}, None, None)
     return seen[0]
 
 
@@ -175,7 +175,7 @@ async def test_all_keys_are_compared_in_constant_time(monkeypatch):
         return sent == known
 
     monkeypatch.setattr("app.api.auth.hmac.compare_digest", compare)
-    keys = ApiKeys(build(), KEYS)
+    keys = ApiKeys(build(), owned(KEYS))
 
     scope = {"path": "/v1/models", "headers": [(b"authorization", b"Bearer first-key")]}
     assert keys._owner(scope) == "key-1"

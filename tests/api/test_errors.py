@@ -17,7 +17,7 @@ from tests.fakes import ByteTokenizer, FakeRunner
 
 
 class Broken(ByteTokenizer):
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
         raise RuntimeError("something nobody thought of: a secret")
 
 

@@ -51,7 +51,7 @@ async def asking(engine: ListingEngine, keys: list[str]) -> AsyncIterator[httpx.
     app = FastAPI()
     app.include_router(Requests(engine).router())  # type: ignore[arg-type]
     install_error_handlers(app)
-    app.add_middleware(ApiKeys, keys=keys)
+    app.add_middleware(ApiKeys, keys=live.owned(keys))
     app.add_middleware(RequestIds)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
         yield client

@@ -127,7 +127,7 @@ async def test_what_cannot_be_tokenized_is_refused_by_field(client, body, param)
 class TakesNothing(ByteTokenizer):
     """As the real one, of a text of millions of characters."""
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
         raise ValueError("the text is too long")
 
 

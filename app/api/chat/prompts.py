@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.api.chat.client_texts import ClientTexts, new_mark
 from app.api.chat.parser import END_OF_THINK, THINK, Start
 from app.api.chat.tool_prompts import in_plain_messages
 from app.api.errors import InvalidRequest
@@ -20,9 +21,23 @@ class ChatPrompt:
     start: Start  # where what the model says begins
 
 
-def chat_prompt(body: ChatRequest, served: ServedModel) -> ChatPrompt:
+def chat_prompt(body: ChatRequest, served: ServedModel, *, add_special_tokens: bool = False) -> ChatPrompt:
     """Raises InvalidRequest."""
+    text, mark = _marked_text(body, served)
+    start = _start(body, text)
+    if not body.continue_final_message:
+        _check_thinking(body, start, _template(served).variables)
+        if body.thinking and body.follows_grammar and start is Start.ANSWER:
+            # the template leaves it to the model to open its reasoning, and a grammar is to begin behind it
+            text, start = f"{text}{THINK}\n", Start.REASONING
+    token_ids = encode(served.tokenizer, text, "messages", add_special_tokens=add_special_tokens, mark=mark)
+    return ChatPrompt(text.replace(mark, ""), token_ids, start)
+
+
+def _marked_text(body: ChatRequest, served: ServedModel) -> tuple[str, str]:
+    """The prompt, and the mark that stands in it where a client named a special token."""
     template = _template(served)
+    theirs = ClientTexts(served.tokenizer, new_mark())
     if body.add_generation_prompt is False and "add_generation_prompt" not in template.variables:
         raise InvalidRequest("add_generation_prompt", "the model's chat template always opens the answer")
     variables = _variables(body, served, template.variables)
@@ -33,12 +48,12 @@ def chat_prompt(body: ChatRequest, served: ServedModel) -> ChatPrompt:
         variables["tools"] = [tool.for_template() for tool in body.offered_tools]
     text = _render(
         template,
-        messages,
+        theirs.marked(messages),
         add_generation_prompt=body.add_generation_prompt is not False,
         continue_final_message=bool(body.continue_final_message),
-        **variables,
+        **theirs.marked(variables),
     )
-    return _opened_as_told(body, text, served)
+    return text, theirs.mark
 
 
 def _template(served: ServedModel) -> ChatTemplate:
@@ -66,17 +81,6 @@ def _variables(body: ChatRequest, served: ServedModel, known: frozenset[str]) ->
         given["reasoning_effort"] = body.reasoning_effort
     thinking = False if body.thinking is None and body.follows_grammar else body.thinking
     return given if thinking is None else {**given, **dict.fromkeys(known.intersection(THINKING_SWITCHES), thinking)}
-
-
-def _opened_as_told(body: ChatRequest, text: str, served: ServedModel) -> ChatPrompt:
-    """A template that leaves it to the model to open its reasoning has the prompt do so, where a grammar is to begin
-    behind it."""
-    start = _start(body, text)
-    if not body.continue_final_message:
-        _check_thinking(body, start, _template(served).variables)
-        if body.thinking and body.follows_grammar and start is Start.ANSWER:
-            text, start = f"{text}{THINK}\n", Start.REASONING
-    return ChatPrompt(text, encode(served.tokenizer, text, "messages", add_special_tokens=False), start)
 
 
 def _check_thinking(body: ChatRequest, start: Start, known: frozenset[str]) -> None:

@@ -1,9 +1,10 @@
 """The fields that decide which token comes next, the same on every generating route."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field
 
 from app.api.schemas.wire import HARMLESS, MAX_INT32, NEUTRAL, WireRequest, expect
 
@@ -16,9 +17,19 @@ MAX_BREAKERS = 16
 MAX_BREAKER_LENGTH = 64
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
+
+
+def _number_of(name: object) -> object:
+    """The token id that a name in a JSON object spells, digit by digit."""
+    return int(name) if isinstance(name, str) and re.fullmatch("[0-9]{1,10}", name) else name
+
+
 LogitBias = Annotated[
     Annotated[
-        dict[Annotated[TokenId, Strict(False)], Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]],
+        dict[
+            Annotated[TokenId, BeforeValidator(_number_of)],
+            Annotated[float, Field(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)],
+        ],
         Field(max_length=MAX_LOGIT_BIASES),
     ],
     expect(f"a map of up to {MAX_LOGIT_BIASES} token ids to numbers from -{MAX_LOGIT_BIAS} to {MAX_LOGIT_BIAS}"),
