@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from app.api.bounded_http import BoundedHttp
+from app.bounded_http import BoundedHttp
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ next one that is; biases and what else is there to make a choice are not looked 
 has the log-probability -p / 2, and the pooled state of a prompt is the mean of its token ids.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -45,6 +46,18 @@ def says(text: str) -> NextToken:
     """Whatever it was asked, it says `text`, byte by byte, and ends."""
     script = [*text.encode(), EOS]
     return lambda token_ids, num_prompt_tokens: script[min(len(token_ids) - num_prompt_tokens, len(script) - 1)]
+
+
+def fails_behind(num_tokens: int, may_fail: threading.Event) -> NextToken:
+    """Says "a" so many times, waits until it may fail, and does."""
+
+    def next_token(token_ids: Sequence[int], num_prompt_tokens: int) -> int:
+        if len(token_ids) - num_prompt_tokens == num_tokens:
+            may_fail.wait(20)
+            raise ArithmeticError
+        return ord("a")
+
+    return next_token
 
 
 @dataclass

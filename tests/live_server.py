@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.api.bounded_http import BoundedHttp
+from app.bounded_http import BoundedHttp
 
 SECONDS_TO_START = 20
 SECONDS_TO_STOP = 20

@@ -73,7 +73,7 @@ ROOMS = (
 LIBRARIES = {
     ("fastapi", "starlette"): ("app.api",),
     ("llguidance",): ("app.engine.grammars.constraints", "app.engine.grammars.lark", "app.engine.grammars.trial"),
-    ("uvicorn",): ("app.server", "app.api.bounded_http"),
+    ("uvicorn",): ("app.server", "app.bounded_http"),
     ("torch",): ("model.torch_backend", "model.formats.minimind"),
     ("ctypes",): ("model.native",),
     ("hatchling", "packaging"): ("model.native.build_hook",),

@@ -16,11 +16,11 @@ from starlette.responses import Response
 
 from app.api.body import add_post, read_body
 from app.api.errors import GenerationFailed, InvalidRequest, RequestCancelled
-from app.api.prompts import encode
+from app.api.prompts import check_prompts, text_token_ids
 from app.api.schemas.embeddings import Embedding, EmbeddingRequest, Embeddings, EmbeddingUsage
 from app.api.served import ServedModel
-from app.api.steering import check_token_ids
 from app.api.stream import WholeAnswer
+from app.api.submissions import names_of
 from app.engine.engine import Engine
 from app.engine.limits import room_for
 from app.engine.request import FinishReason, RequestParams, Submission, TokenEvent
@@ -90,18 +90,15 @@ def packed(vector: Sequence[float]) -> str:
 
 
 def _token_ids(inputs: Sequence[str | list[int]], served: ServedModel) -> list[list[int]]:
-    """Texts get the special tokens that the model's texts begin with. Raises InvalidRequest."""
-    prompts = [encode(served.tokenizer, one, "input") if isinstance(one, str) else one for one in inputs]
-    for prompt in prompts:
-        if not prompt:
-            raise InvalidRequest("input", "must have at least one token")
-        check_token_ids("input", prompt, served)
+    """Raises InvalidRequest."""
+    prompts = text_token_ids(inputs, served.tokenizer, param="input")
+    check_prompts(prompts, served, "input")
     return prompts
 
 
 def _submissions(prompts: Sequence[Sequence[int]], request_id: str, owner: str) -> list[Submission]:
     params = RequestParams(max_tokens=0, pools=True)
-    names = [request_id] if len(prompts) == 1 else [f"{request_id}-{index}" for index in range(len(prompts))]
+    names = names_of(request_id, len(prompts))
     return [
         Submission(name, tuple(prompt), params, request_id, owner) for name, prompt in zip(names, prompts, strict=True)
     ]

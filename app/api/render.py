@@ -9,12 +9,11 @@ from fastapi import APIRouter, Request
 
 from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
-from app.api.prompts import text_token_ids
+from app.api.prompts import check_prompts, text_token_ids
 from app.api.schemas.chat import ChatRequest
 from app.api.schemas.completions import CompletionRequest
 from app.api.schemas.tokens import RenderedPrompt
 from app.api.served import ServedModel
-from app.api.submissions import check_prompts
 
 CHAT, COMPLETIONS = "/v1/chat/completions/render", "/v1/completions/render"
 

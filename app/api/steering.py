@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from app.api.errors import InvalidRequest
-from app.api.prompts import encode
+from app.api.prompts import check_token_ids, encode
 from app.api.schemas.generation import GenerationRequest
 from app.api.schemas.sampling import SamplingRequest
 from app.api.served import ServedModel, Tokenizer
@@ -95,12 +95,6 @@ def _compiled(body: GenerationRequest, served: ServedModel, tool_grammar: Gramma
         return served.grammars.compile(grammar)
     except BadGrammar as error:
         raise InvalidRequest(param, str(error)) from None
-
-
-def check_token_ids(param: str, token_ids: Iterable[int], served: ServedModel) -> None:
-    """Raises InvalidRequest."""
-    if max(token_ids, default=0) >= served.tokenizer.vocab_size:
-        raise InvalidRequest(param, f"token ids must be below {served.tokenizer.vocab_size}, the vocabulary's size")
 
 
 def _allowed(body: SamplingRequest, served: ServedModel) -> AllowedTokens | None:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app.api.errors import InvalidRequest
+from app.api.prompts import check_prompts, check_token_ids
 from app.api.schemas.generation import GenerationRequest
 from app.api.served import ServedModel
-from app.api.steering import Steering, check_token_ids
+from app.api.steering import Steering
 from app.engine.request import RequestParams, Submission
 from model.batch import SamplingParams
 
@@ -39,25 +40,22 @@ def build_submissions(
     check_prompts(prompts, served)
     check_token_ids("stop_token_ids", body.stop_token_ids or (), served)
     check_token_ids("logit_bias", body.logit_bias or (), served)
+    names = names_of(origin.call_id, len(prompts) * body.num_candidates)
     submissions: list[Submission] = []
     for prompt in prompts:
         limit = max(default_max_tokens(len(prompt)), 1) if body.token_limit is None else body.token_limit
         params = _params(body, served, steering, limit)
         seed = secrets.randbits(64) if body.seed is None else body.seed
         for candidate in range(body.num_candidates):
-            is_alone = len(prompts) * body.num_candidates == 1
-            name = origin.call_id if is_alone else f"{origin.call_id}-{len(submissions)}"
             sampling = replace(params.sampling, seed=(seed + candidate) % NUM_SEEDS)
             own = replace(params, sampling=sampling, constraint=steering.new_constraint())
-            submissions.append(Submission(name, tuple(prompt), own, origin.call_id, origin.owner))
+            submissions.append(Submission(names[len(submissions)], tuple(prompt), own, origin.call_id, origin.owner))
     return submissions
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], served: ServedModel) -> None:
-    for prompt in prompts:
-        if not prompt:
-            raise InvalidRequest("prompt", "must have at least one token")
-        check_token_ids("prompt", prompt, served)
+def names_of(call_id: str, number: int) -> list[str]:
+    """Of the submissions of one call: the call's own where there is one."""
+    return [call_id] if number == 1 else [f"{call_id}-{index}" for index in range(number)]
 
 
 def _params(body: GenerationRequest, served: ServedModel, steering: Steering, max_tokens: int) -> RequestParams:

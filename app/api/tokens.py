@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
-from app.api.errors import InvalidRequest, invalid_request
-from app.api.prompts import encode
+from app.api.errors import invalid_request
+from app.api.prompts import check_token_ids, encode
 from app.api.schemas.chat import ChatRequest
 from app.api.schemas.tokens import Detokenized, DetokenizeRequest, Piece, TokenizeRequest, TokenizerInfo, Tokens
 from app.api.served import ServedModel
@@ -91,6 +91,5 @@ class Tokenization:
             return Piece(id=token_id, piece=list(raw))
 
     def _decode(self, token_ids: list[int]) -> str:
-        if any(token_id >= self.served.tokenizer.vocab_size for token_id in token_ids):
-            raise InvalidRequest("tokens", f"must be below {self.served.tokenizer.vocab_size}, the vocabulary's size")
+        check_token_ids("tokens", token_ids, self.served)
         return self.served.tokenizer.decode(token_ids)

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.api.api_parts import build
-from tests.fakes import FakeRunner, says
+from tests.fakes import FakeRunner, fails_behind, says
 from tests.live_server import serve
 
 TEXT = "Grüße, 世界! 👋"
@@ -123,15 +123,8 @@ def test_errors_come_as_the_clients_own(client, url):
 
 def test_a_failure_in_a_stream_is_raised_at_its_place():
     may_fail = threading.Event()
-
-    def next_token(token_ids, num_prompt_tokens):
-        if len(token_ids) - num_prompt_tokens == 3:
-            may_fail.wait(20)
-            raise ArithmeticError
-        return 97
-
     with (
-        serve(build(FakeRunner(next_token))) as server,
+        serve(build(FakeRunner(fails_behind(3, may_fail)))) as server,
         openai.OpenAI(base_url=server.url + "/v1", api_key="any", max_retries=0) as client,
     ):
         stream = iter(client.completions.create(model="fake", prompt="a", stream=True))

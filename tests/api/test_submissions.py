@@ -3,9 +3,10 @@
 import pytest
 
 from app.api.errors import InvalidRequest
+from app.api.prompts import check_prompts
 from app.api.schemas.completions import CompletionRequest
 from app.api.steering import AllowedTokens, Steering
-from app.api.submissions import Origin, build_submissions, check_prompts
+from app.api.submissions import Origin, build_submissions
 from app.engine.request import Submission
 from model.batch import SamplingParams
 from tests.api.api_parts import served_model

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.api.bounded_http import MAX_HEADERS, BoundedHttp
+from app.bounded_http import MAX_HEADERS, BoundedHttp
 from tests.fakes import EOS, VOCAB_SIZE
 from tests.reliability.catalogue import (
     MAX_BODY,

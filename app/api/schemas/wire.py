@@ -25,7 +25,7 @@ MAX_INT32 = 2**31 - 1
 HARMLESS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",  # there are no tool calls
+        "parallel_tool_calls",  # where there are no tool calls
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",

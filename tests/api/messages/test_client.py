@@ -7,7 +7,7 @@ import pytest
 
 from tests.api.api_parts import build
 from tests.api.chat_scripts import ARGUMENTS, SCHEMA, TEXT, Place, scripted
-from tests.fakes import FakeRunner
+from tests.fakes import FakeRunner, fails_behind
 from tests.live_server import serve
 
 anthropic = pytest.importorskip("anthropic")
@@ -180,15 +180,8 @@ def test_errors_come_as_the_clients_own(client, url):
 
 def test_a_failure_in_a_stream_is_raised_at_its_place():
     may_fail = threading.Event()
-
-    def next_token(token_ids, num_prompt_tokens):
-        if len(token_ids) - num_prompt_tokens == 3:
-            may_fail.wait(20)
-            raise ArithmeticError
-        return 97
-
     with (
-        serve(build(FakeRunner(next_token))) as server,
+        serve(build(FakeRunner(fails_behind(3, may_fail)))) as server,
         anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0) as client,
         client.messages.stream(**asking("hi", max_tokens=20)) as stream,
     ):

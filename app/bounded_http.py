@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1, with bounds on what stands before a body: how many bytes and headers, and how long it may take.
 What breaks them, or is no HTTP, is answered in the shape of all other errors, and the connection closes.
 
-Bodies are another's business (`body_limit.py`); so are connections that wait for their next request, which uvicorn
+Bodies are another's business (`api/body_limit.py`); so are connections that wait for their next request, which uvicorn
 closes itself.
 """
 
