@@ -4,6 +4,7 @@ No other file chooses a status for a failure.
 Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from app.engine.errors import EngineDead, RequestTooLong
+from app.engine.errors import EngineDead, RequestTooLong, TryAgain
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
@@ -117,7 +118,8 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         BodyTooLarge: ErrorKind(413, code="request_too_large", headers=CLOSES),
         HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
         GenerationFailed: ErrorKind(500, "server_error"),
-        EngineDead: ErrorKind(503, "server_error", "engine_dead", headers={"retry-after": "5"}),
+        TryAgain: ErrorKind(429, "rate_limit_error", "rate_limit_exceeded"),
+        EngineDead: ErrorKind(503, "server_error", "engine_dead"),
         Exception: ErrorKind(500, "server_error", message="The server failed at this request; its log says why."),
     }
 
@@ -162,10 +164,17 @@ def anthropic_error_body(error: Exception, request_id: str) -> dict[str, Any]:
 
 def error_response(error: Exception, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """`scope` of the request that it answers."""
-    kind = kind_of(error)
     is_anthropic = speaks_anthropic(scope)
     body = anthropic_error_body(error, scope["state"]["request_id"]) if is_anthropic else error_body(error)
-    return JSONResponse(body, kind.status, {**(headers or {}), **kind.headers})
+    return JSONResponse(body, kind_of(error).status, {**(headers or {}), **_own_headers(error)})
+
+
+def _own_headers(error: Exception) -> dict[str, str]:
+    """What its kind always has, and when to come again where the error itself knows."""
+    own = dict(kind_of(error).headers)
+    if isinstance(error, TryAgain):
+        own["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return own
 
 
 def invalid_request(error: ValidationError) -> InvalidRequest:

@@ -9,7 +9,15 @@ class RequestTooLong(Refused, ValueError):
     """Prompt and max_tokens together can never fit, however empty the server is."""
 
 
-class EngineDead(Refused, RuntimeError):
+class TryAgain(Refused):
+    """There is no room now; there will be, and `retry_after_s` is when to come again."""
+
+    def __init__(self, message: str, retry_after_s: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineDead(TryAgain, RuntimeError):
     """The engine has ended: it is shutting down, or it failed."""
 
     def __init__(

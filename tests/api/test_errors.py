@@ -12,6 +12,7 @@ from app.api.errors import (
     kinds_of_statuses,
 )
 from app.api.schemas.completions import CompletionRequest
+from app.engine.errors import TryAgain
 from tests.api.api_parts import asking, build, build_with_engine, served_model
 from tests.fakes import ByteTokenizer, FakeRunner
 
@@ -99,12 +100,20 @@ def test_no_body_is_longer_than_2_kb(kind):
     assert set(error_body(error)["error"]) == {"message", "type", "param", "code"}
 
 
-def test_whoever_is_sent_away_is_told_when_to_come_back():
-    kinds = [*kinds_of_errors().values(), *kinds_of_statuses().values()]
+def test_whoever_is_sent_away_for_now_is_told_when_to_come_back():
+    assert all(kind.status not in (429, 503) for kind in kinds_of_statuses().values())
+    assert any(kind.status == 503 for kind in kinds_of_errors().values())
+    for kind, known in kinds_of_errors().items():
+        error = kind("a", "b") if kind is InvalidRequest else kind("a")
+        answer = error_response(error, {"path": "/v1/completions"})
+        assert (known.status in (429, 503)) == ("retry-after" in answer.headers), kind
 
-    assert any(kind.status == 503 for kind in kinds)
-    for kind in kinds:
-        assert (kind.status in (429, 503)) == ("retry-after" in kind.headers), kind
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.2, "1"), (7.1, "8")])
+def test_when_to_come_back_is_whole_seconds_and_never_too_soon(seconds, header):
+    answer = error_response(TryAgain("Full.", seconds), {"path": "/v1/completions"})
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, header)
 
 
 def test_a_validation_error_is_told_without_its_input():
