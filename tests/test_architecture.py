@@ -79,9 +79,9 @@ LIBRARIES = {
     ("hatchling", "packaging"): ("model.native.build_hook",),
     ("numpy",): ("model", "app.bench"),
     ("gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
-    ("pydantic",): ("app.api", "app.bench", "app.settings", "app.key_file", "app.arguments"),
+    ("pydantic",): ("app.api", "app.bench", "app.settings", "app.option_values", "app.key_file", "app.arguments"),
     ("rich", "plotly"): ("app.bench",),
-    ("pydantic_settings",): ("app.settings",),
+    ("pydantic_settings",): ("app.settings", "app.option_values"),
     ("transformers",): (),
 }
 LAZY_IMPORTS = ("app/cli.py", "model/backends.py", "model/load.py")

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from app.engine.errors import EngineDead, RequestTooLong, TryAgain
+from app.engine.errors import EngineDead, QueueFull, RequestTooLong, ShuttingDown, TryAgain
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
@@ -119,6 +119,8 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
         GenerationFailed: ErrorKind(500, "server_error"),
         TryAgain: ErrorKind(429, "rate_limit_error", "rate_limit_exceeded"),
+        QueueFull: ErrorKind(429, "rate_limit_error", "queue_full"),
+        ShuttingDown: ErrorKind(503, "server_error", "shutting_down", headers=CLOSES),  # … and asks elsewhere
         EngineDead: ErrorKind(503, "server_error", "engine_dead"),
         Exception: ErrorKind(500, "server_error", message="The server failed at this request; its log says why."),
     }
