@@ -71,7 +71,8 @@ class EmbeddingAnswer:
     def _embedding(self, index: int, last: TokenEvent) -> Embedding:
         if last.finish_reason is FinishReason.ABORT:
             raise RequestCancelled("The request was cancelled before its input was read.")
-        assert last.pooled is not None, "the request asked for it"
+        if last.pooled is None:
+            raise GenerationFailed("The deadline passed before the input was read.")
         if not all(map(math.isfinite, last.pooled)):
             raise GenerationFailed("The model's hidden states are not finite.")
         vector = unit(last.pooled) if self.body.normalize else last.pooled

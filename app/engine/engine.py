@@ -81,9 +81,8 @@ class Engine:
     async def drain(self, max_seconds: float) -> None:
         """Accepts nothing more, and waits until all that was accepted has ended, or the engine, or the time is over."""
         self._admission.close()
-        logger.info(
-            "no more requests are taken; %d open ones have %g s to finish", self._admission.num_inside, max_seconds
-        )
+        if num_open := self._admission.num_inside:
+            logger.info("draining: %d requests have %g s to finish", num_open, max_seconds)
         deadline = time.monotonic() + max_seconds
         while self._admission.num_inside and self.is_alive and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
