@@ -6,6 +6,7 @@ A start that cannot succeed fails before anybody is let in. No rule of schedulin
 import gc
 import hashlib
 import logging
+import os
 import socket
 import sys
 import threading
@@ -53,6 +54,7 @@ def serve(settings: ServeSettings) -> int:
         gc.collect()
         gc.freeze()  # what a model is made of stays: no collection in the middle of a step need look at it again
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else short texts wait behind long ones, in a pool
         return run(settings, loaded, sock)
 
 

@@ -11,7 +11,7 @@ import tokenizers
 from model.chat_template import ChatTemplate
 from model.errors import ModelError
 from model.formats.tokenizer_folder import FolderConfig, read_backend
-from model.plain_text import PlainText
+from model.plain_text import PlainText, token_ids_of
 from model.token_bytes import token_bytes
 
 # The regular expression engine of `tokenizers` panics, past every `except Exception`, after ten million steps back
@@ -105,8 +105,7 @@ class Tokenizer:
 
 def _encode(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
     _check(text)
-    ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
-    return ids
+    return token_ids_of(backend, text, add_special_tokens)
 
 
 def _check(text: str) -> None:
