@@ -1,16 +1,16 @@
 """Serves any ASGI app with uvicorn, in a thread, on a free port: for what only a real socket shows."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from app.bounded_http import BoundedHttp
+from app.listener import take_address
 
 SECONDS_TO_START = 20
 SECONDS_TO_STOP = 20
@@ -29,8 +29,7 @@ class LiveServer:
 @contextmanager
 def serve(app: ASGIApp) -> Iterator[LiveServer]:
     """Ready when it is entered; on leaving, the app's lifespan has ended and the thread with it."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with closing(take_address("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
             app, http=BoundedHttp, log_level="warning", lifespan="on", server_header=False, timeout_graceful_shutdown=5
         )
