@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from app.bounded_http import BoundedHttp
 from app.listener import take_address
@@ -20,10 +21,16 @@ SECONDS_TO_STOP = 20
 class LiveServer:
     host: str
     port: int
+    state: ServerState
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    @property
+    def client_ports(self) -> set[int]:
+        """Of all connections that there are."""
+        return {connection.client[1] for connection in list(self.state.connections) if connection.client}
 
 
 @contextmanager
@@ -38,7 +45,7 @@ def serve(app: ASGIApp) -> Iterator[LiveServer]:
         thread.start()
         try:
             _wait_until_started(server, thread)
-            yield LiveServer(*listener.getsockname())
+            yield LiveServer(*listener.getsockname(), server.server_state)
         finally:
             server.should_exit = True
             thread.join(SECONDS_TO_STOP)
