@@ -194,6 +194,12 @@ class ServeSettings(PullSettings):
     max_body_size: Size = option(
         "Server", "SIZE", "Most bytes of a request's body.", 16 * 2**20, said="16m", ge=1024, le=2**30
     )
+    max_requests_per_minute: Count | None = option(
+        "Server", "N", "Most generating requests a minute, of each owner of keys.", None, ge=1, le=2**31
+    )
+    max_tokens_per_minute: Count | None = option(
+        "Server", "N", "Most tokens a minute, prompts and answers, likewise.", None, ge=1, le=2**40
+    )
     log_level: LogLevel = option("Server", "LEVEL", "debug, info, warning, error or critical.", "info")
 
     @model_validator(mode="after")
