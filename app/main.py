@@ -109,7 +109,13 @@ def describe(settings: ServeSettings, loaded: LoadedModel) -> ServedModel:
 
 def access_of(settings: ServeSettings) -> Access:
     keys = tuple((named.owner or "", named.key.get_secret_value()) for named in settings.keys)
-    return Access(keys, settings.allowed_origins, settings.max_body_size)
+    return Access(
+        keys,
+        settings.allowed_origins,
+        settings.max_body_size,
+        max_requests_per_minute=settings.max_requests_per_minute,
+        max_tokens_per_minute=settings.max_tokens_per_minute,
+    )
 
 
 def vocabulary_of(loaded: LoadedModel) -> Vocabulary:

@@ -86,6 +86,16 @@ class HeadersTooLarge(ValueError):
     """More headers, or longer ones, than the server reads."""
 
 
+class ExceedsRateLimit(ValueError):
+    """One request with more tokens than its owner may have in a minute: no waiting helps."""
+
+    def __init__(self, num_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The prompt and the most that may be generated have {num_tokens} tokens together; no more than {limit} "
+            "a minute are allowed. Shorten the prompt or ask for fewer tokens."
+        )
+
+
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""
 
@@ -104,6 +114,7 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
     return {
         InvalidRequest: ErrorKind(400),
         RequestTooLong: ErrorKind(400, code="context_length_exceeded", param="max_tokens"),
+        ExceedsRateLimit: ErrorKind(400, code="exceeds_rate_limit", param="max_tokens"),
         ClientDisconnect: ErrorKind(400, message="The body ended before its time."),
         WrongApiKey: ErrorKind(401, code="invalid_api_key", headers={"www-authenticate": "Bearer"}),
         UnknownModel: ErrorKind(404, code="model_not_found", param="model"),
