@@ -17,6 +17,7 @@ from app.api.body_limit import BodyLimit
 from app.api.chat.calls import ChatCalls
 from app.api.chat.route import Chat
 from app.api.completions import Completions
+from app.api.door import Door
 from app.api.embeddings import Pooling
 from app.api.errors import install_error_handlers
 from app.api.generation import Generation
@@ -78,12 +79,13 @@ def create_app(
     ):
         app.include_router(resource.router())
     install_error_handlers(app)
-    _guard(app, access, limits)
+    _guard(app, access, limits, engine.admission.require_room)
     return app
 
 
-def _guard(app: FastAPI, access: Access, limits: RateLimits | None) -> None:
+def _guard(app: FastAPI, access: Access, limits: RateLimits | None, require_room: Callable[[], None]) -> None:
     """What every request passes, from the inside out."""
+    app.add_middleware(Door, require_room=require_room)
     app.add_middleware(BodyLimit, max_body=access.max_body, seconds_to_send=access.seconds_to_send)
     if limits:
         app.add_middleware(RateLimitHeaders, limits=limits)

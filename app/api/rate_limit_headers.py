@@ -11,13 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.door import asks_the_engine
 from app.api.errors import error_response, speaks_anthropic
 from app.api.rate_limits import RateLimits, Standing
 from app.engine.errors import TryAgain
 
-PATHS = frozenset(
-    {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"},
-)
 NAMES = (
     *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
     *(
@@ -36,7 +34,7 @@ class RateLimitHeaders:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in PATHS or scope["method"] != "POST":
+        if not asks_the_engine(scope):
             await self._app(scope, receive, send)
             return
         owner: str = scope["state"]["owner"]

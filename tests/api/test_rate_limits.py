@@ -13,7 +13,8 @@ import pytest
 from limits.storage import MemoryStorage
 
 from app.api.access import Access
-from app.api.rate_limit_headers import NAMES, PATHS, duration
+from app.api.door import PATHS
+from app.api.rate_limit_headers import NAMES, duration
 from app.api.rate_limits import MinuteLimit
 from app.engine.errors import TryAgain
 from tests.api.api_parts import asking, build, build_with_engine
