@@ -89,12 +89,6 @@ class HeadersTooLarge(ValueError):
 class ExceedsRateLimit(ValueError):
     """One request with more tokens than its owner may have in a minute: no waiting helps."""
 
-    def __init__(self, num_tokens: int, limit: int) -> None:
-        super().__init__(
-            f"The prompt and the most that may be generated have {num_tokens} tokens together; no more than {limit} "
-            "a minute are allowed. Shorten the prompt or ask for fewer tokens."
-        )
-
 
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""

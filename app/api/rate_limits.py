@@ -93,7 +93,10 @@ class RateLimits:
         """That one request more, and so many tokens, are within the limits. Raises TryAgain, or ExceedsRateLimit for
         what never will be."""
         if self.tokens and num_tokens > self.tokens.limit:
-            raise ExceedsRateLimit(num_tokens, self.tokens.limit)
+            raise ExceedsRateLimit(
+                f"The prompt and the most that may be generated have {num_tokens} tokens together; no more than "
+                f"{self.tokens.limit} a minute are allowed. Shorten the prompt or ask for fewer tokens."
+            )
         costs = ((self.requests, 1), (self.tokens, num_tokens))
         waits = {limit: wait_s for limit, cost in costs if limit and (wait_s := limit.wait_s(owner, cost))}
         if waits:
