@@ -21,10 +21,12 @@ from app.main import describe, fingerprint
 from app.settings import ServeSettings
 from model.batch import SamplingParams
 from model.options import LoadOptions
+from model.self_test import SelfTest
 from tests import serve_fake
 
 ROOT = Path(__file__).parents[1]
 ENDING = (signal.SIGINT, signal.SIGTERM)
+PASSED = SelfTest(is_batch_invariant=True, num_steps=1, longest_step_s=0.0)
 PATIENCE_S = 60  # before a test gives up on a process; none is expected to need it
 
 
@@ -145,7 +147,7 @@ def test_a_key_guards_the_server(slotwise, tmp_path):
 def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
     """The fake recommends temperature 0.5 and nothing else."""
     monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
-    served = describe(ServeSettings(), serve_fake.load(LoadOptions()))
+    served = describe(ServeSettings(), serve_fake.load(LoadOptions()), PASSED)
 
     assert served.defaults == SamplingParams(temperature=0.5)
     assert served.names == ("fake",)
@@ -154,13 +156,21 @@ def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
 def test_the_fingerprint_is_of_all_that_an_answer_depends_on_but_the_request(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
     loaded, again = (serve_fake.load(LoadOptions()) for _ in range(2))
-    other_kv = replace(again.runner.info, kv_dtype="int8")
+    own = fingerprint(loaded, PASSED)
 
-    assert re.fullmatch(r"fp_[0-9a-f]{12}", fingerprint(loaded))
-    assert fingerprint(again) == fingerprint(loaded) == describe(ServeSettings(), loaded).fingerprint
-    assert fingerprint(replace(loaded, name="other")) != fingerprint(loaded)
-    again.runner.info = other_kv
-    assert fingerprint(again) != fingerprint(loaded)
+    assert re.fullmatch(r"fp_[0-9a-f]{12}", own)
+    assert fingerprint(again, PASSED) == own == describe(ServeSettings(), loaded, PASSED).fingerprint
+    assert fingerprint(again, replace(PASSED, num_steps=3, longest_step_s=1.0, is_batch_invariant=None)) == own
+    assert fingerprint(again, replace(PASSED, is_batch_invariant=False)) != own
+    assert fingerprint(replace(loaded, name="other"), PASSED) != own
+    for change in ({"kv_dtype": "int8"}, {"num_threads": 2}, {"instruction_set": "avx2"}):
+        again.runner.info = replace(loaded.runner.info, **change)
+        assert fingerprint(again, PASSED) != own
+    prints = set()
+    for num_threads in (1, 2):
+        again.runner.info = replace(loaded.runner.info, backend="native", num_threads=num_threads)
+        prints.add(fingerprint(again, PASSED))
+    assert len(prints) == 1, "its answers do not depend on them"
 
 
 @pytest.mark.parametrize("number", ENDING)

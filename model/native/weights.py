@@ -104,6 +104,17 @@ def _new_model(library: NativeLibrary, config: ModelConfig, instruction_set: str
     return library.new_model(struct, instruction_set)
 
 
+def least_bytes(checkpoint: Checkpoint, options: NativeOptions) -> int:
+    """Of the matrices in memory, before they are padded."""
+    total = 0
+    for name, tensor in checkpoint.weights.items():
+        if len(tensor.shape) == 2:
+            is_vocabulary = place_of(name)[0].role in VOCABULARY
+            choices = choose_encodings(tensor, options, is_vocabulary=is_vocabulary)
+            total += tensor.shape[0] * min(row_bytes(encoding, tensor.shape[1]) for encoding in choices)
+    return total
+
+
 def place_of(name: str) -> tuple[Place, bool]:
     """Of a canonical name (`ModelConfig.tensor_shapes`): where it belongs, and whether it is a bias."""
     match = _NAME.fullmatch(name)
