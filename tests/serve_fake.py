@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import app.main
 from app import listener
 from app.cli import main
-from model.batch import Batch
+from model.batch import Batch, StepOutput
 from model.errors import ModelError
 from model.formats.checkpoint import GenerationDefaults
 from model.load import LoadedModel
@@ -47,6 +48,16 @@ def open_port(sock: socket.socket) -> None:
     IS_OPEN.set()
 
 
+def fail_at_once(batch: Batch) -> None:
+    raise ArithmeticError("overflow")
+
+
+class SlotDependentRunner(FakeRunner):
+    def run(self, batch: Batch) -> StepOutput:
+        rows = zip(batch.chunks, super().run(batch).results, strict=True)
+        return StepOutput(tuple(replace(result, logprob=-0.5 - chunk.slot / 2**40) for chunk, result in rows))
+
+
 STEPS = {
     "answers": lambda batch: None,
     "crawls": lambda batch: time.sleep(0.05),  # a stream that is open for as long as a test needs
@@ -67,8 +78,9 @@ def load(options: LoadOptions) -> LoadedModel:
         sys.stdin.readline()
     if behaviour == "cannot load":
         raise ModelError("folder/model.gguf", "tensor 'output.weight' is missing.")
-    step = STEPS.get(behaviour, STEPS["answers"])
-    runner = FakeRunner(says("Because. " * 200), num_blocks=2048, max_model_len=4096, before_step=once_open(step))
+    step = fail_at_once if behaviour == "cannot compute" else once_open(STEPS.get(behaviour, STEPS["answers"]))
+    kind = SlotDependentRunner if behaviour == "depends on slots" else FakeRunner
+    runner = kind(says("Because. " * 200), num_blocks=2048, max_model_len=4096, before_step=step)
     return LoadedModel(
         name="fake",
         path=Path("folder/fake.gguf"),

@@ -287,6 +287,24 @@ def test_a_model_that_cannot_be_loaded_is_one_paragraph(slotwise):
     assert process.err == "loading\nslotwise serve: error: folder/model.gguf: tensor 'output.weight' is missing.\n"
 
 
+def test_a_model_that_fails_its_self_test_is_one_paragraph_before_the_port_opens(slotwise, free_port):
+    process = slotwise("cannot compute", port=free_port)
+
+    assert process.status() == 2
+    assert process.out == ""
+    problem = "folder/fake.gguf: the warm-up failed: ArithmeticError: overflow"
+    assert process.err == f"loading\nslotwise serve: error: {problem}\n"
+
+
+def test_what_the_self_test_found_is_told_in_the_log_and_in_version(slotwise):
+    process = slotwise("depends on slots")
+    version = httpx.get(f"{process.url}/version").json()
+
+    assert version["batch_invariant"] is False
+    assert version["batch_invariance_remark"].startswith("token 0 of a greedy answer: 66 with -0.5")
+    assert " INFO app.main: an answer depends on what is computed beside it: token 0 of a greedy" in process.err
+
+
 def test_a_busy_port_is_known_before_the_model_is_loaded(slotwise):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -14,12 +14,12 @@ from model.batch import Batch, Chunk, RunnerInfo, StepOutput
 from model.context_length import choose_max_model_len
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
-from model.memory import KVDemand, choose_num_blocks, free_memory, require_room_for_weights
+from model.memory import KVDemand, choose_num_blocks, free_memory
 from model.native.library import NativeError, NativeLibrary
 from model.native.options import KV_NAMES, NativeOptions, choose_kv_type, choose_num_threads, pins_threads
 from model.native.step_arrays import BatchArrays, ResultArrays, Wants
 from model.native.structs import RunnerOptionsStruct
-from model.native.weights import NativeModel, least_bytes
+from model.native.weights import NativeModel
 
 __all__ = ["NativeOptions", "NativeRunner"]
 
@@ -37,7 +37,6 @@ class NativeRunner:
         kv_type = choose_kv_type(options.kv_dtype)
         max_model_len = choose_max_model_len(options.max_model_len, checkpoint)
         num_threads = choose_num_threads(options.num_threads)
-        require_room_for_weights(checkpoint.path, least_bytes(checkpoint, options), free_memory())
         model = NativeModel(self._library, checkpoint, options)
         block_bytes = self._library.block_bytes(model.address, kv_type)
         demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len, model.num_bytes)
