@@ -64,11 +64,11 @@ def choose_num_blocks(path: Path, demand: KVDemand, free_bytes: int, limit: int 
 
 
 def _too_much(demand: KVDemand, free_bytes: int, limit: int) -> str:
-    num_blocks = free_bytes // demand.block_bytes
+    num_blocks, token_bytes = free_bytes // demand.block_bytes, demand.block_bytes // demand.block_size
     whole = demand.num_blocks * demand.block_bytes
     return (
         f"--kv-cache-memory asks for {limit:,} bytes, and {free_bytes:,} are free: the weights "
-        f"have taken {demand.num_weight_bytes:,} already. A token takes {demand.block_bytes // demand.block_size:,} bytes, a block of "
+        f"have taken {demand.num_weight_bytes:,} already. A token takes {token_bytes:,} bytes, a block of "
         f"{demand.block_size} tokens {demand.block_bytes:,}: what is free holds {num_blocks:,} blocks, "
         f"{num_blocks * demand.block_size:,} tokens, and --max-num-seqs {demand.max_num_seqs} requests of "
         f"{demand.max_model_len:,} tokens would fill {whole:,} bytes. Give --kv-cache-memory at most what is free, "

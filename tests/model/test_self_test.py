@@ -86,7 +86,7 @@ def test_a_planted_fault_is_seen_and_told(fault: type[Wrapper], block_size: int)
     assert found.remark is not None
     assert found.remark.endswith((AMONG_OTHERS, IN_PIECES))
     assert "of a greedy answer: " in found.remark or "of a seeded answer: " in found.remark
-    assert not runner.slots and not runner.owners
+    assert (runner.slots, runner.owners) == ({}, {})
 
 
 @pytest.mark.parametrize("fault", [SeesItsChunk, SeesWhatOthersLeft])
@@ -102,7 +102,8 @@ def test_it_fits_into_every_runner(block_size: int, num_blocks: int, max_model_l
         runner = FakeRunner(num_blocks=num_blocks, block_size=block_size, max_model_len=max_model_len)
         found = warm_up(PATH, runner, max_num_seqs, max_num_batched_tokens)
         assert (found.is_batch_invariant, found.remark) == (True, None)
-        assert not runner.slots and not runner.owners and all(set(block) == {None} for block in runner.memory)
+        assert (runner.slots, runner.owners) == ({}, {})
+        assert all(set(block) == {None} for block in runner.memory)
         for batch in runner.batches:
             assert all(opened.slot < max_num_seqs for opened in batch.opened)
             assert len(batch.chunks) <= max_num_seqs
@@ -124,7 +125,7 @@ def test_where_there_is_no_time_it_says_what_was_not_tested() -> None:
     found = warm_up(PATH, runner, 8, 64, budget_s=0.0)
     assert found.is_batch_invariant is None
     assert found.remark == f"not tested, for lack of time: an answer {AMONG_OTHERS}, {IN_PIECES}"
-    assert not runner.slots and not runner.owners
+    assert (runner.slots, runner.owners) == ({}, {})
 
 
 class FailsAt(FakeRunner):
@@ -149,7 +150,7 @@ def test_a_step_that_fails_ends_the_start_and_leaves_nothing(number: int, error:
     runner = FailsAt(number, error)
     with pytest.raises(ModelError, match=f"some-model.gguf: the warm-up failed.*: {error or NOT_FINITE}"):
         warm_up(PATH, runner, 8, 64)
-    assert not runner.slots and not runner.owners
+    assert (runner.slots, runner.owners) == ({}, {})
 
 
 @ON_EVERY_RUNNER
