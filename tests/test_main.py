@@ -18,10 +18,12 @@ from app.main import describe, fingerprint
 from app.settings import ServeSettings
 from model.batch import SamplingParams
 from model.options import LoadOptions
+from model.self_test import SelfTest
 from tests import serve_fake
 from tests.slotwise_process import PATIENCE_S, Process, open_stream
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+PASSED = SelfTest(is_batch_invariant=True, num_steps=1, longest_step_s=0.0)
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_a_key_guards_the_server(slotwise, tmp_path):
 def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
     """The fake recommends temperature 0.5 and nothing else."""
     monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
-    served = describe(ServeSettings(), serve_fake.load(LoadOptions()))
+    served = describe(ServeSettings(), serve_fake.load(LoadOptions()), PASSED)
 
     assert served.defaults == SamplingParams(temperature=0.5)
     assert served.names == ("fake",)
@@ -98,13 +100,21 @@ def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
 def test_the_fingerprint_is_of_all_that_an_answer_depends_on_but_the_request(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
     loaded, again = (serve_fake.load(LoadOptions()) for _ in range(2))
-    other_kv = replace(again.runner.info, kv_dtype="int8")
+    own = fingerprint(loaded, PASSED)
 
-    assert re.fullmatch(r"fp_[0-9a-f]{12}", fingerprint(loaded))
-    assert fingerprint(again) == fingerprint(loaded) == describe(ServeSettings(), loaded).fingerprint
-    assert fingerprint(replace(loaded, name="other")) != fingerprint(loaded)
-    again.runner.info = other_kv
-    assert fingerprint(again) != fingerprint(loaded)
+    assert re.fullmatch(r"fp_[0-9a-f]{12}", own)
+    assert fingerprint(again, PASSED) == own == describe(ServeSettings(), loaded, PASSED).fingerprint
+    assert fingerprint(again, replace(PASSED, num_steps=3, longest_step_s=1.0, is_batch_invariant=None)) == own
+    assert fingerprint(again, replace(PASSED, is_batch_invariant=False)) != own
+    assert fingerprint(replace(loaded, name="other"), PASSED) != own
+    for change in ({"kv_dtype": "int8"}, {"num_threads": 2}, {"instruction_set": "avx2"}):
+        again.runner.info = replace(loaded.runner.info, **change)
+        assert fingerprint(again, PASSED) != own
+    prints = set()
+    for num_threads in (1, 2):
+        again.runner.info = replace(loaded.runner.info, backend="native", num_threads=num_threads)
+        prints.add(fingerprint(again, PASSED))
+    assert len(prints) == 1, "its answers do not depend on them"
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -218,6 +228,24 @@ def test_a_model_that_cannot_be_loaded_is_one_paragraph(slotwise):
     assert process.status() == 2
     assert process.out == ""
     assert process.err == "loading\nslotwise serve: error: folder/model.gguf: tensor 'output.weight' is missing.\n"
+
+
+def test_a_model_that_fails_its_self_test_is_one_paragraph_before_the_port_opens(slotwise, free_port):
+    process = slotwise("cannot compute", port=free_port)
+
+    assert process.status() == 2
+    assert process.out == ""
+    problem = "folder/fake.gguf: the warm-up failed: ArithmeticError: overflow"
+    assert process.err == f"loading\nslotwise serve: error: {problem}\n"
+
+
+def test_what_the_self_test_found_is_told_in_the_log_and_in_version(slotwise):
+    process = slotwise("depends on slots")
+    version = httpx.get(f"{process.url}/version").json()
+
+    assert version["batch_invariant"] is False
+    assert version["batch_invariance_remark"].startswith("token 0 of a greedy answer: 66 with -0.5")
+    assert " INFO app.main: an answer depends on what is computed beside it: token 0 of a greedy" in process.err
 
 
 def test_a_busy_port_is_known_before_the_model_is_loaded(slotwise):
