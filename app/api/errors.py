@@ -86,6 +86,10 @@ class HeadersTooLarge(ValueError):
     """More headers, or longer ones, than the server reads."""
 
 
+class TooManyConnections(Exception):
+    """As many as the server has descriptors for."""
+
+
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""
 
@@ -117,6 +121,9 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         RequestTooSlow: ErrorKind(408, code="request_timeout", headers=CLOSES),
         BodyTooLarge: ErrorKind(413, code="request_too_large", headers=CLOSES),
         HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
+        TooManyConnections: ErrorKind(
+            503, "server_error", "too_many_connections", headers={**CLOSES, "retry-after": "10"}
+        ),
         GenerationFailed: ErrorKind(500, "server_error"),
         TryAgain: ErrorKind(429, "rate_limit_error", "rate_limit_exceeded"),
         EngineDead: ErrorKind(503, "server_error", "engine_dead"),
