@@ -8,6 +8,7 @@ closes itself, and peers that vanish, whom the kernel notices (`listener.py`).
 
 import asyncio
 import json
+import math
 import socket
 import struct
 from collections import deque
@@ -16,7 +17,14 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.api.errors import HeadersTooLarge, MalformedRequest, RequestTooSlow, error_body, kind_of
+from app.api.errors import (
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTooSlow,
+    TooManyConnections,
+    error_body,
+    kind_of,
+)
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers; a key or a cookie has some hundred
 MAX_HEADERS = 200
@@ -24,7 +32,7 @@ SECONDS_FOR_HEAD = 10.0
 SECONDS_TO_TAKE = 30.0  # what waits for a client, and …
 BYTES_A_SECOND = 64 * 1024  # … one more for so many bytes of it
 MAX_UNANSWERED = 2  # requests sent ahead of their answers, before nothing more is read
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on closing, what is unsent is dropped, by the kernel too
+MAX_REFUSED = 64  # connections above the limit that are told so; more are cut
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -35,6 +43,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._max_connections = math.inf if self.limit_concurrency is None else self.limit_concurrency
+        self.limit_concurrency = None  # uvicorn would refuse all requests then, of old connections too, in plain text
+        self._is_surplus = False
         self._in_head = False
         self._num_head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -43,6 +54,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        num_surplus = len(self.connections) - self._max_connections
+        self._is_surplus = num_surplus > 0  # those that were there before it are served
+        if num_surplus > MAX_REFUSED:
+            self._cut()
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,16 +113,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         self._num_head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if self._is_too_large():
-            raise _too_large()  # httptools wraps it, and uvicorn takes it for what is no HTTP
+        if self._is_surplus or self._is_too_large():
+            raise self._problem()  # httptools wraps it, and uvicorn takes it for what is no HTTP
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         if len(self._unanswered) == MAX_UNANSWERED:
             self.flow.resume_reading()  # uvicorn reads nothing behind a request that waits, and would not see the end
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, which are plain text
+        self._refuse(self._problem())
+
+    def _problem(self) -> Exception:
+        if self._is_surplus:
+            return TooManyConnections("The server has as many connections as it can.")
         malformed = MalformedRequest("This is not HTTP/1.1 as the server reads it.")
-        self._refuse(_too_large() if self._is_too_large() else malformed)
+        return _too_large() if self._is_too_large() else malformed
 
     def _is_too_large(self) -> bool:
         return self._num_head_bytes > MAX_HEAD or len(self.headers or ()) > MAX_HEADERS
@@ -135,7 +155,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._taking_timer = None
 
     def _cut(self) -> None:
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        """What is unsent is dropped, by the kernel too, and the client sees a reset."""
+        at_once = struct.pack("ii", 1, 0)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.transport.abort()
 
     def _tell_all_that_the_client_left(self) -> None:

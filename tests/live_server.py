@@ -34,11 +34,17 @@ class LiveServer:
 
 
 @contextmanager
-def serve(app: ASGIApp) -> Iterator[LiveServer]:
+def serve(app: ASGIApp, max_connections: int | None = None) -> Iterator[LiveServer]:
     """Ready when it is entered; on leaving, the app's lifespan has ended and the thread with it."""
     with closing(take_address("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
-            app, http=BoundedHttp, log_level="warning", lifespan="on", server_header=False, timeout_graceful_shutdown=5
+            app,
+            http=BoundedHttp,
+            log_level="warning",
+            lifespan="on",
+            server_header=False,
+            limit_concurrency=max_connections,
+            timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), name="live server")

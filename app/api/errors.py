@@ -89,6 +89,16 @@ class HeadersTooLarge(ValueError):
 class ExceedsRateLimit(ValueError):
     """One request with more tokens than its owner may have in a minute: no waiting helps."""
 
+    def __init__(self, num_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The prompt and the most that may be generated have {num_tokens} tokens together; no more than {limit} "
+            "a minute are allowed. Shorten the prompt or ask for fewer tokens."
+        )
+
+
+class TooManyConnections(TryAgain):
+    """As many as the server has descriptors for."""
+
 
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""
@@ -122,6 +132,7 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         RequestTooSlow: ErrorKind(408, code="request_timeout", headers=CLOSES),
         BodyTooLarge: ErrorKind(413, code="request_too_large", headers=CLOSES),
         HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
+        TooManyConnections: ErrorKind(503, "server_error", "too_many_connections", headers=CLOSES),
         GenerationFailed: ErrorKind(500, "server_error"),
         TryAgain: ErrorKind(429, "rate_limit_error", "rate_limit_exceeded"),
         QueueFull: ErrorKind(429, "rate_limit_error", "queue_full"),

@@ -72,10 +72,10 @@ def half_a_second_to_take(monkeypatch):
     monkeypatch.setattr(bounded_http, "BYTES_A_SECOND", 4 * 2**20)
 
 
-def send(server: Target, name: str, *, times: int = 1, **fields) -> socket.socket:
+def send(server: Target, name: str, *headers: str, times: int = 1, **fields) -> socket.socket:
     """Its own buffer is small, so that much is left to the server's if it does not read."""
     body = json.dumps({"prompt": PROMPT} | fields).encode()
-    head = request_head(PATH, f"Content-Length: {len(body)}", f"X-Request-Id: {name}")
+    head = request_head(PATH, f"Content-Length: {len(body)}", f"X-Request-Id: {name}", *headers)
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(SECONDS)
@@ -158,9 +158,13 @@ def test_35_a_client_leaves_behind_its_last_token_before_it_is_sent(server, rese
 
 
 @STREAMED_AND_WHOLE
-def test_35_a_client_leaves_that_has_sent_two_requests_at_once(server, stream):
-    with closing(send(server, "gone", times=2, stream=stream, **ENDLESS)) as client:
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
+def test_35_a_client_leaves_that_has_sent_two_requests(server, at_once, stream):
+    with closing(send(server, "gone", times=1 + at_once, stream=stream, **ENDLESS)) as client:
         wait_until(server, "gone", "decode")
+        if not at_once:
+            client.sendall(request_head("/health", method="GET"))
+            time.sleep(0.05)  # for it to be read: by itself, and not together with the end
         client.close()
 
         wait_until(server, "gone", None)
@@ -181,15 +185,25 @@ def test_36_a_client_that_ends_its_half_has_left(server, stream):
         assert b"[DONE]" not in received
 
 
-@pytest.mark.usefixtures("half_a_second_to_take")
 def test_36_a_client_that_ends_its_half_and_reads_nothing(server):
+    """Its request is freed at once; its connection, when what waits for it is taken, or it is cut."""
     with closing(send(server, "gone", stream=True, logprobs=20, **ENDLESS)) as client:
-        port = client.getsockname()[1]
         wait_for(lambda: _num_tokens(server, "gone") > 300)  # more than the buffers hold
         client.shutdown(socket.SHUT_WR)
 
         wait_until(server, "gone", None)
-        wait_for(lambda: not is_connected(server, port))
+        assert is_connected(server, client.getsockname()[1])
+
+
+@pytest.mark.usefixtures("half_a_second_to_take")
+def test_36_a_client_that_reads_nothing_of_an_answer_behind_which_the_server_closes(server):
+    """Whatever is left of it: more than the server waits for before it goes on, or less."""
+    with ExitStack() as clients:
+        ports = set()
+        for n in range(1, 9):
+            client = clients.enter_context(closing(send(server, f"last-{n}", "Connection: close", **LARGE | {"n": n})))
+            ports.add(client.getsockname()[1])
+        wait_for(lambda: not ports & server.server.client_ports)
 
 
 @pytest.mark.usefixtures("half_a_second_to_take")
