@@ -1,4 +1,4 @@
-"""A process that is killed under a supervisor, with a fake model. `python -m tests.reliability.kill`: with the real one."""
+"""A process that is killed under a supervisor, with a fake model; the command has the real one."""
 
 import sys
 
