@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from app.engine.errors import EngineDead, RequestTooLong, TryAgain
+from app.engine.errors import EngineDead, QueueFull, RequestTooLong, ShuttingDown, TryAgain
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
@@ -86,6 +86,16 @@ class HeadersTooLarge(ValueError):
     """More headers, or longer ones, than the server reads."""
 
 
+class ExceedsRateLimit(ValueError):
+    """One request with more tokens than its owner may have in a minute: no waiting helps."""
+
+    def __init__(self, num_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The prompt and the most that may be generated have {num_tokens} tokens together; no more than {limit} "
+            "a minute are allowed. Shorten the prompt or ask for fewer tokens."
+        )
+
+
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""
 
@@ -104,6 +114,7 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
     return {
         InvalidRequest: ErrorKind(400),
         RequestTooLong: ErrorKind(400, code="context_length_exceeded", param="max_tokens"),
+        ExceedsRateLimit: ErrorKind(400, code="exceeds_rate_limit", param="max_tokens"),
         ClientDisconnect: ErrorKind(400, message="The body ended before its time."),
         WrongApiKey: ErrorKind(401, code="invalid_api_key", headers={"www-authenticate": "Bearer"}),
         UnknownModel: ErrorKind(404, code="model_not_found", param="model"),
@@ -119,6 +130,8 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
         GenerationFailed: ErrorKind(500, "server_error"),
         TryAgain: ErrorKind(429, "rate_limit_error", "rate_limit_exceeded"),
+        QueueFull: ErrorKind(429, "rate_limit_error", "queue_full"),
+        ShuttingDown: ErrorKind(503, "server_error", "shutting_down", headers=CLOSES),  # … and asks elsewhere
         EngineDead: ErrorKind(503, "server_error", "engine_dead"),
         Exception: ErrorKind(500, "server_error", message="The server failed at this request; its log says why."),
     }
