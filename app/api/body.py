@@ -5,6 +5,7 @@ answers 422 with the client's input in it.
 """
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from app.api.errors import InvalidRequest, UnsupportedContent, invalid_request
 from app.api.schemas.wire import WireRequest
 from app.api.strict_json import BadJson, read_json
 
-QUICK_LENGTH = 64 * 1024  # bytes: what takes longer than a switch of threads is read on one
+QUICK_LENGTH = 64 * 1024  # bytes; what is longer is read on a thread, one at a time: see _parse_long
 
 Body = TypeVar("Body", bound=WireRequest)
 
@@ -26,7 +27,20 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     raw = await request.body()
     if len(raw) <= QUICK_LENGTH:
         return _parse(raw, kind)
-    return await asyncio.to_thread(_parse, raw, kind)
+    one_at_a_time: asyncio.Lock = request.state.long_bodies
+    async with one_at_a_time:
+        return await asyncio.to_thread(_parse_long, raw, kind)
+
+
+def _parse_long(raw: bytes, kind: type[Body]) -> Body:
+    """json and pydantic keep the interpreter's lock from their beginning to their end, so that even a thread holds the
+    event loop up. Python's collector, which hundreds of thousands of new lists set off again and again, would make that
+    several times as long."""
+    gc.disable()
+    try:
+        return _parse(raw, kind)
+    finally:
+        gc.enable()
 
 
 def _parse(raw: bytes, kind: type[Body]) -> Body:
