@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
+from model.chat_messages import CostlyTemplateError
 from model.chat_template import ChatTemplate
 from model.errors import ModelError
 from model.formats.tokenizer_folder import FolderConfig, read_backend
@@ -47,9 +48,11 @@ class Tokenizer:
         `path`, for a tokenizer whose tokens cannot be spelled in bytes, and a template whose text has no tokens."""
         added = backend.get_added_tokens_decoder().items()
         special = frozenset(token_id for token_id, token in added if token.special and token.content not in TAGS)
-        behind = template.text_behind_answer().lstrip() if template else ""
         try:
+            behind = template.text_behind_answer().lstrip() if template else ""
             turn_end = special.intersection(_encode(backend, behind, add_special_tokens=False)[:1])
+        except CostlyTemplateError as error:
+            raise ModelError(path, f"the chat template cannot be used: {error}") from error
         except ValueError as error:
             raise ModelError(path, f"behind an answer of the chat template {error}") from error
         return cls(

@@ -108,6 +108,8 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         cause = "holds Python objects other than tensors, which are never loaded, or is damaged"
         raise ModelError(path, f"{cause} ({_reason(error)}).") from error
+    except MemoryError as error:
+        raise ModelError(path, "asks for more memory than the system gives: it is damaged, or no model.") from error
     except _DAMAGE as error:
         raise ModelError(path, f"is damaged or cut short and cannot be read: {_reason(error)}.") from error
     if not is_zip:
