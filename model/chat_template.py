@@ -19,6 +19,7 @@ from jinja2.parser import Parser
 
 from model.chat_messages import Arguments, ChatTemplateError, CostlyTemplateError, prepare
 from model.errors import ModelError
+from model.formats.ordinary_file import read_whole
 from model.formats.tokenizer_folder import FolderConfig
 from model.template_bounds import EFFORT, BoundedEnvironment, Effort, TemplateBound
 
@@ -193,6 +194,6 @@ def _folder_sources(config: FolderConfig) -> dict[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_whole(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(path, f"cannot be read: {error}.") from error

@@ -220,12 +220,18 @@ def _estimate(name: str, value: Any, args: list[Any]) -> int:
             return weigh(value) * 100
         case "round":
             return width * _WIDTH
+    return _estimate_of_parts(name, value, args, texts)
+
+
+def _estimate_of_parts(name: str, value: Any, args: list[Any], texts: list[str]) -> int:
+    """Of what puts texts into others."""
+    match name:
         case "replace" if len(texts) > 1:
             return str(value).count(texts[0]) * len(texts[1])
         case "join" if isinstance(value, str) and args:  # ", ".join(items)
             return weigh(args[0]) + len(args[0]) * len(value)
         case "join":  # items | join(", ")
-            return weigh(value) + len(value) * width
+            return weigh(value) + len(value) * sum(map(len, texts))
         case "format":
             fields = max(str(value).count("{"), str(value).count("%"))
             has_wide = _BRACE_FIELD.search(str(value).replace("{{", "")) or _PERCENT_FIELD.search(str(value))

@@ -18,6 +18,7 @@ from model.config import ModelConfig, MoeConfig, RopeConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.formats.tied_embeddings import EMBEDDING, resolve_tying
+from model.formats.torch_archive import check_archive
 
 Generation = Literal["MiniMind-v1", "MiniMind2 of early 2025", "MiniMind2", "MiniMind-3"]
 Tensors = Mapping[str, torch.Tensor]
@@ -104,10 +105,14 @@ def _load(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        if is_zip:
+            check_archive(path)
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True) if is_zip else None
     except pickle.UnpicklingError as error:
         cause = "holds Python objects other than tensors, which are never loaded, or is damaged"
         raise ModelError(path, f"{cause} ({_reason(error)}).") from error
+    except ModelError:
+        raise
     except MemoryError as error:
         raise ModelError(path, "asks for more memory than the system gives: it is damaged, or no model.") from error
     except _DAMAGE as error:

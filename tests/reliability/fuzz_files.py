@@ -1,5 +1,5 @@
-"""`python -m tests.reliability.fuzz_files --minutes 10`: sound models of each format with their files damaged and forged,
-each loaded in a process of its own kind (`load_worker.py`) and, where it loads, run. What is neither an answer nor a
+"""`python -m tests.reliability.fuzz_files --minutes 10`: sound models of each format, their files damaged and forged,
+loaded in a process that may die of it (`load_worker.py`) and, where they load, run. What is neither an answer nor a
 ModelError in one short paragraph is a finding: kept with its files under --keep, and exit status 1."""
 
 import argparse
@@ -47,7 +47,8 @@ class Worker:
         if self._process is None or self._num_cases >= CASES_OF_A_WORKER:
             self.close()
             self._start()
-        assert self._process is not None and self._process.stdin
+        assert self._process is not None
+        assert self._process.stdin
         self._num_cases += 1
         before = self._cpu_seconds()
         self._process.stdin.write(json.dumps({"path": str(path), "backend": backend}) + "\n")
@@ -86,7 +87,8 @@ class Worker:
 
     def _line(self) -> str:
         """The next, or nothing where none comes for a moment."""
-        assert self._process and self._process.stdout
+        assert self._process
+        assert self._process.stdout
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             return self._process.stdout.readline() if selector.select(0.5) else ""
@@ -195,7 +197,7 @@ def _count(tally: Tally, result: Finding, case: Path, keep: Path | None) -> None
         tally.refusals[result.outcome.detail[:60]] += 1
         return
     tally.findings.append(result)
-    print(f"case {result.number} ({result.format}: {result.what_was_done}): {result.outcome.kind}", flush=True)
+    print(f"case {result.number} ({result.format}: {result.what_was_done}): {result.outcome.kind}", flush=True)  # noqa: T201
     if keep:
         place = keep / f"{result.format}-{result.number}"
         shutil.copytree(case, place, dirs_exist_ok=True)
@@ -203,10 +205,10 @@ def _count(tally: Tally, result: Finding, case: Path, keep: Path | None) -> None
 
 
 def show(tally: Tally, seconds: float) -> None:
-    print(f"{tally.num_cases} cases in {seconds / 60:.1f} minutes, {len(tally.findings)} findings")
+    print(f"{tally.num_cases} cases in {seconds / 60:.1f} minutes, {len(tally.findings)} findings")  # noqa: T201
     for (format, kind), number in sorted(tally.counts.items()):
-        print(f"  {format:12} {kind:40} {number:7}")
-    print(f"{len(tally.refusals)} different messages, by their beginnings")
+        print(f"  {format:12} {kind:40} {number:7}")  # noqa: T201
+    print(f"{len(tally.refusals)} different messages, by their beginnings")  # noqa: T201
 
 
 def main() -> int:
