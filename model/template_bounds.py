@@ -42,7 +42,7 @@ class Effort:
         self.characters = MOST_IN_ALL
 
     def charge(self, value: Any) -> Any:
-        self.characters -= weigh(value)
+        self.characters -= len(value) if isinstance(value, str) else weigh(value)
         if self.characters < 0:
             raise _too_long(MOST_IN_ALL)
         return value

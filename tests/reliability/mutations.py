@@ -201,6 +201,8 @@ def gguf_numbers(content: bytes) -> list[tuple[int, int]]:
 
     def number(size: int) -> int:
         nonlocal position
+        if position + size > len(content):
+            raise IndexError("an earlier change has made the numbers lead past the end")
         found.append((position, size))
         position += size
         return int.from_bytes(content[position - size : position], "little")
@@ -214,11 +216,11 @@ def gguf_numbers(content: bytes) -> list[tuple[int, int]]:
         text()
         kind = number(4)
         kind, count = (number(4), number(8)) if kind == 9 else (kind, 1)
+        if kind != 8:
+            position += sizes[kind] * count
+            continue
         for _ in range(count):
-            if kind == 8:
-                text()
-            else:
-                position += sizes[kind]
+            text()
     for _ in range(int.from_bytes(content[8:16], "little")):
         text()
         for _ in range(number(4)):
