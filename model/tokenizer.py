@@ -91,11 +91,13 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
         """The name of a special token in `text` becomes that token, as in transformers, unless `mark` is in it; no mark
         becomes a token. `add_special_tokens`: what the model wants around every text, such as a beginning of text.
-        Raises ValueError for what is not Unicode text, and for a text that no model has room for."""
+        Raises ValueError for what is not Unicode text, for a text that no model has room for, and for one that the
+        vocabulary's regular expressions give up on."""
         if not mark or mark not in text:
             return _encode(self.backend, text, add_special_tokens)
         _check(text.replace(mark, ""))
-        return self.plain_text.encode(text, mark, add_special_tokens)
+        with _Panics():
+            return self.plain_text.encode(text, mark, add_special_tokens)
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Raises ValueError for an id that is not in the vocabulary."""
@@ -108,8 +110,20 @@ class Tokenizer:
 
 def _encode(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
     _check(text)
-    ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
-    return ids
+    with _Panics():
+        ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+
+class _Panics:
+    """A panic of `tokenizers` is no Exception and has a class that cannot be imported. It becomes a ValueError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None and kind.__name__ == "PanicException":
+            raise ValueError("the text is one that the tokenizer's regular expressions give up on.") from error
 
 
 def _check(text: str) -> None:

@@ -264,6 +264,9 @@ TOKENIZERS: dict[str, tuple[Change, str]] = {
 }
 
 
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
 def split_by(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
@@ -272,6 +275,17 @@ def split_by(pattern: str) -> dict[str, Any]:
 def test_44_a_tokenizer_that_lies(name, tmp_path):
     change, message = TOKENIZERS[name]
     refused(change(model_files.folder()) or {}, tmp_path, message)
+
+
+def test_44_a_regular_expression_that_never_ends_costs_the_text_and_not_the_server(tmp_path):
+    endless = {"type": "Sequence", "pretokenizers": [split_by("(a+)+$"), BYTES]}
+    files = tokenizer(lambda source: source.update(pre_tokenizer=endless))(model_files.folder())
+    encode = load_files(files or {}, tmp_path).tokenizer.encode
+
+    for mark in ("", "#"):
+        with pytest.raises(ValueError, match="regular expressions give up on"):
+            encode("a" * 40 + mark + "!", mark=mark)
+    assert encode("b")
 
 
 # Chat templates
