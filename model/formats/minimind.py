@@ -42,6 +42,7 @@ _DAMAGE = (
     OverflowError,
     struct.error,
 )
+_REASON = "WeightsUnpickler error: "
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
@@ -123,10 +124,13 @@ def _load(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """One line of what torch says; for an object that it refuses, the line that names it."""
+    """One line of what torch says; for an object that it refuses, the line that names it. Not its advice, which is to
+    load the file as a program."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if "GLOBAL" in line]
-    return (named or lines or [type(error).__name__])[0].rstrip(".")
+    reasons = [line.partition(_REASON)[2] for line in lines if _REASON in line]
+    others = [line for line in lines if "weights_only" not in line]
+    return (named or reasons or others or [type(error).__name__])[0].rstrip(".")
 
 
 def _config(path: Path, tensors: Tensors) -> ModelConfig:
