@@ -31,7 +31,7 @@ from model.load import LoadedModel, load
 from model.options import LoadOptions
 from tests.reliability import model_files
 from tests.reliability.model_files import SPECIAL, TEMPLATE, TOKENS, VOCAB_SIZE, Files
-from tests.reliability.mutations import zip_of
+from tests.reliability.pth_mutations import zip_of
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0  # generous: nothing here takes one
