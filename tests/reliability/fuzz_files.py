@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -219,6 +220,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for findings")
     parser.add_argument("--case", type=int, help="only the case of this number (with the same --seed and --only)")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # of zipfile and torch, about what is damaged on purpose
     formats = [arguments.only] if arguments.only else FORMATS
     start = time.monotonic()
     if arguments.case is not None:
