@@ -23,6 +23,7 @@ from app.api.errors import (
     RequestTooSlow,
     TooManyConnections,
     error_body,
+    headers_of,
     kind_of,
 )
 
@@ -200,6 +201,6 @@ def _too_large() -> HeadersTooLarge:
 def _response(error: Exception) -> bytes:
     kind = kind_of(error)
     body = json.dumps(error_body(error)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **kind.headers}
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **headers_of(error)}
     lines = [f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}", *(f"{k}: {v}" for k, v in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

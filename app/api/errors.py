@@ -89,12 +89,6 @@ class HeadersTooLarge(ValueError):
 class ExceedsRateLimit(ValueError):
     """One request with more tokens than its owner may have in a minute: no waiting helps."""
 
-    def __init__(self, num_tokens: int, limit: int) -> None:
-        super().__init__(
-            f"The prompt and the most that may be generated have {num_tokens} tokens together; no more than {limit} "
-            "a minute are allowed. Shorten the prompt or ask for fewer tokens."
-        )
-
 
 class TooManyConnections(TryAgain):
     """As many as the server has descriptors for."""
@@ -184,10 +178,10 @@ def error_response(error: Exception, scope: Scope, headers: Mapping[str, str] | 
     """`scope` of the request that it answers."""
     is_anthropic = speaks_anthropic(scope)
     body = anthropic_error_body(error, scope["state"]["request_id"]) if is_anthropic else error_body(error)
-    return JSONResponse(body, kind_of(error).status, {**(headers or {}), **_own_headers(error)})
+    return JSONResponse(body, kind_of(error).status, {**(headers or {}), **headers_of(error)})
 
 
-def _own_headers(error: Exception) -> dict[str, str]:
+def headers_of(error: Exception) -> dict[str, str]:
     """What its kind always has, and when to come again where the error itself knows."""
     own = dict(kind_of(error).headers)
     if isinstance(error, TryAgain):
