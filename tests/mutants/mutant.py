@@ -16,7 +16,7 @@ class Mutant:
     file: str  # relative to the root, as those of `tests`
     text: str  # stands there exactly once …
     replacement: str  # … and becomes this
-    tests: tuple[str, ...]  # files, one of which is to catch it
+    tests: tuple[str, ...]  # files, or FILE::TEST, of which one is to catch it
 
     @property
     def is_native(self) -> bool:

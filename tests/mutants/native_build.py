@@ -1,5 +1,5 @@
-"""The native library of a copy of the tree, built again where a file was changed: for one instruction set, the best that
-runs here, and the scalar one, and only what includes the file. Owns the object files between two builds."""
+"""The native library of a copy of the tree, built again where a file was changed: for one instruction set, the best
+that runs here, and the scalar one, and only what includes the file. Owns the object files between two builds."""
 
 import os
 import re
