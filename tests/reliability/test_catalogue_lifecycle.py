@@ -258,14 +258,12 @@ def test_36_a_client_that_vanishes(monkeypatch):
     the server sends, so that it acknowledges nothing."""
     quick = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 1, "TCP_USER_TIMEOUT": 1000}
     monkeypatch.setattr(listener, "KEEPALIVE", quick)
-    with target(slow_steps(), max_num_seqs=16, max_num_batched_tokens=32) as server:
-        clients = [send(server, f"vanished-{stream}", stream=stream, **ENDLESS) for stream in (True, False)]
-        wait_for(lambda: list(states(server).values()) == ["decode", "decode"])
-        for client in clients:
+    with target(slow_steps(), max_num_seqs=16, max_num_batched_tokens=32) as server, ExitStack() as clients:
+        for stream in (True, False):
+            client = clients.enter_context(closing(send(server, f"vanishes-{stream}", stream=stream, **ENDLESS)))
+            wait_until(server, f"vanishes-{stream}", "decode")
             _hear_nothing(client)
         wait_for(lambda: states(server) == {})
-        for client in clients:
-            client.close()
 
 
 def test_37_two_hundred_requests_of_ten_thousand_tokens_are_cancelled(server):
