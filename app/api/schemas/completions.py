@@ -32,7 +32,7 @@ def each_of(prompt: Prompt) -> Sequence[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt[0], int):
-        return [cast(list[int], prompt)]
+        return [prompt]
     return cast(list[str | list[int]], prompt)
 
 
