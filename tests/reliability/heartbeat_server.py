@@ -40,8 +40,8 @@ class Heartbeat:
 create_app = app.main.create_app
 
 
-def with_heartbeat(*arguments: Any) -> FastAPI:
-    api = create_app(*arguments)
+def with_heartbeat(*arguments: Any, **options: Any) -> FastAPI:
+    api = create_app(*arguments, **options)
     heartbeat, lifespan = Heartbeat(), api.router.lifespan_context
 
     @asynccontextmanager

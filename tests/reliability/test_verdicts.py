@@ -130,7 +130,7 @@ def test_a_side_channel_is_seen_and_the_lack_of_one():
 
 
 def soak_with(usages: Sequence[Usage], num_lost: int = 0, slots: int = 0) -> set[str]:
-    samples = [soak.Sample(60.0 * minute, usage, 3, 9, minute) for minute, usage in enumerate(usages)]
+    samples = [soak.Sample(60.0 * minute, usage, 3, MB, minute) for minute, usage in enumerate(usages)]
     return missed(soak.figures_of(soak.Record(Counter({"ask: 200": 9}), num_lost, samples, slots), len(usages)))
 
 
@@ -140,10 +140,16 @@ def test_a_soak_that_holds():
     assert soak_with(warming_up + [FLAT] * 10) == set()
 
 
+def test_kv_blocks_of_live_slots_are_no_growth():
+    samples = [soak.Sample(60.0 * minute, growing(minute), 3, minute * MB, minute) for minute in range(60)]
+
+    assert missed(soak.figures_of(soak.Record(Counter({"ask: 200": 9}), 0, samples, 0), 60)) == set()
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"usages": [growing(minute / 25) for minute in range(60)]}, "slope behind the warm-up"),
+        ({"usages": [growing(minute / 25) for minute in range(60)]}, "the same without live KV blocks"),
         ({"usages": [FLAT] * 40 + [replace(FLAT, descriptors=30)] * 20}, "descriptors, growth between halves"),
         ({"usages": [FLAT] * 40 + [replace(FLAT, threads=12)] * 20}, "threads, growth between halves"),
         ({"usages": [FLAT] * 60, "num_lost": 1}, "lost"),

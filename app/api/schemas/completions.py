@@ -1,7 +1,7 @@
 """POST /v1/completions on the wire."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -27,11 +27,13 @@ Prompt = Annotated[
 
 
 def each_of(prompt: Prompt) -> Sequence[str | list[int]]:
-    """One prompt, or several, as several."""
+    """One prompt, or several, as several. The first item tells which: there may be a million, and this is called on the
+    event loop."""
     if isinstance(prompt, str):
         return [prompt]
-    token_ids = [item for item in prompt if isinstance(item, int)]
-    return [token_ids] if token_ids else [item for item in prompt if not isinstance(item, int)]
+    if isinstance(prompt[0], int):
+        return [prompt]
+    return cast(list[str | list[int]], prompt)
 
 
 class CompletionRequest(GenerationRequest):
