@@ -178,9 +178,11 @@ def show(banner: Banner) -> None:
 
 def configure_logging(level: str) -> None:
     """One line for each event, on standard error. The libraries' own accounts, uvicorn's of each start and end among
-    them, are for --log-level debug; warnings of theirs are always told."""
+    them, are for --log-level debug; warnings of theirs are always told, but not uvicorn's: it has one for each request
+    that is no HTTP, and anybody can send as many as he likes."""
     chosen = logging.getLevelNamesMapping()[level.upper()]
     theirs = chosen if chosen == logging.DEBUG else max(chosen, logging.WARNING)
+    uvicorns = chosen if chosen == logging.DEBUG else max(chosen, logging.ERROR)
     logging.basicConfig(level=theirs, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for ours in ("app", "model"):
-        logging.getLogger(ours).setLevel(chosen)
+    for name, its_level in (("app", chosen), ("model", chosen), ("uvicorn.error", uvicorns)):
+        logging.getLogger(name).setLevel(its_level)

@@ -81,12 +81,16 @@ class Server(uvicorn.Server):
 
 
 def max_connections() -> int:
-    """As the system lets this process have them (`ulimit -n`), but for Windows and macOS, where psutil cannot tell."""
+    """As the system lets this process have them; it is asked for all that it may give (`ulimit -Hn`), for by itself it
+    often gives 1024. On Windows and macOS psutil cannot tell."""
     if not hasattr(psutil, "RLIMIT_NOFILE"):
         return MAX_CONNECTIONS
-    num_descriptors, _ = psutil.Process().rlimit(psutil.RLIMIT_NOFILE)
-    unlimited = num_descriptors == psutil.RLIM_INFINITY
-    return MAX_CONNECTIONS if unlimited else max(1, min(MAX_CONNECTIONS, num_descriptors - DESCRIPTORS_KEPT))
+    process, wanted = psutil.Process(), MAX_CONNECTIONS + DESCRIPTORS_KEPT
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    if soft != psutil.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == psutil.RLIM_INFINITY else min(wanted, hard)
+        process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == psutil.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - DESCRIPTORS_KEPT))
 
 
 def _give_up() -> None:
