@@ -2,9 +2,14 @@
 there is room again, so is the server."""
 
 import json
+import re
 import socket
+import subprocess
+import sys
+import time
 from contextlib import ExitStack, closing
 
+import httpx
 import psutil
 import pytest
 
@@ -48,6 +53,38 @@ def test_those_that_are_there_go_on_and_others_are_told():
         for client in clients:
             client.close()
         assert _answers_again(server.url)
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="needs limits of another process")
+def test_without_descriptors_it_lives_on(tmp_path):
+    command = [sys.executable, "-m", "tests.serve_fake", "answers", "serve", "--port", "0"]
+    with (tmp_path / "out").open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := re.findall(r"API +http://127.0.0.1:(\d+)/v1", (tmp_path / "out").read_text())):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            inner = psutil.Process(process.pid)
+            limit = inner.num_fds() + 20
+            inner.rlimit(psutil.RLIMIT_NOFILE, (limit, limit))
+            with ExitStack() as stack:
+                for _ in range(100):
+                    client = socket.create_connection(("127.0.0.1", int(found[0])))
+                    stack.enter_context(closing(client))
+                assert answer_of(client) == b""  # there is nothing to accept it with, and it is told so
+            assert _answers_again(f"http://127.0.0.1:{found[0]}")
+        finally:
+            process.kill()
+
+
+def _answers_again(url: str) -> bool:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return httpx.get(url + "/health/live").status_code == 200
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return False
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="as the server")
