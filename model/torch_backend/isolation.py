@@ -115,7 +115,10 @@ class IsolationChecks:
         return [(slot, slot.num_checked % len(slot.checksums))]
 
     def _report(self, breach: Breach, slot: Slot, index: int) -> None:
+        """One violation of a block is enough: whose stamp is another's is not full of what the slot left, either."""
         expected = _stamp_of(slot, index)
+        if any((one.slot, one.block_id) == (expected.slot, expected.block_id) for one in self.violations):
+            return
         found = Stamp.of(self._cache.stamps[expected.block_id].tolist())
         self.violations.append(Violation(breach, expected.slot, index, expected.block_id, expected, found))
 

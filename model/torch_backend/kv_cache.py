@@ -84,6 +84,7 @@ class KVCache:
         self._views = [rows[i * BLOCK_SIZE : len(rows) - (stretches[-1] - i) * BLOCK_SIZE] for i in stretches]
         if poison:
             self._blocks[:num_blocks].fill_(math.nan)
+        self._clear_word = _poison_word(layout.dtype) if poison else 0
         if layout.has_stamp:
             start = layout.stamp_offset
             self.stamps = self._memory.blocks[:num_blocks, start : start + STAMP_BYTES].view(torch.int64)  # [blocks, 5]
@@ -119,12 +120,11 @@ class KVCache:
 
     def is_clear(self, block_id: int) -> bool:
         """Whether it holds nothing, as a block that nobody owns."""
-        return bool(self.contents(block_id).isnan().all() if self._poison else not self._memory.blocks[block_id].any())
+        return bool((self._memory.blocks[block_id].view(torch.int32) == self._clear_word).all())
 
     def has_no_stamp(self, block_id: int) -> bool:
         """Nor anything else where that goes."""
-        stamp = self.stamps[block_id]
-        return bool(stamp.view(self.layout.dtype).isnan().all() if self._poison else not stamp.any())
+        return bool((self.stamps[block_id].view(torch.int32) == self._clear_word).all())
 
     def checksums(self, block_ids: Sequence[int]) -> list[int]:
         """Of all keys and values of each block. No single number that changes leaves it as it was: the weights are odd,
@@ -139,3 +139,8 @@ class KVCache:
 
     def _of(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._views[2 * layer], self._views[2 * layer + 1]
+
+
+def _poison_word(dtype: torch.dtype) -> int:
+    """32 bits of NaN."""
+    return int(torch.full((4 // dtype.itemsize,), math.nan, dtype=dtype).view(torch.int32))

@@ -5,7 +5,7 @@ Memory is poked through `contents`, a slot's list of blocks through `misplace`; 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from model.native.runner import NativeOptions, NativeRunner
 from model.options import IsolationChecksName
 from model.torch_backend.kv_cache import KVCache
 from model.torch_backend.runner import TorchOptions, TorchRunner
+from model.torch_backend.transformer import Transformer
 from tests.model.native.library_here import needs_library
 from tests.model.random_checkpoint import LLAMA, random_checkpoint
 from tests.model.reading import ReadableRunner
@@ -92,10 +93,10 @@ CHECKS = pytest.mark.parametrize(("checks", "poison"), [("canary", False), ("deb
 
 
 @pytest.fixture
-def trial(backend: str, checks: IsolationChecksName, poison: bool) -> Iterator[Trial]:
+def trial(backend: str, checks: IsolationChecksName, poison: bool) -> Trial:
     trial = Trial(make_runner(backend, checks, poison))
     assert trial.failing() == set()
-    yield trial
+    return trial
 
 
 def breaches(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -239,16 +240,14 @@ def test_a_free_that_destroys_nothing(
 
 def test_a_write_in_the_middle_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """No token is told that was computed beside it."""
-    runner = make_runner("torch", "canary")
-    assert isinstance(runner, TorchRunner)
-    trial = Trial(runner)
-    forward = runner._transformer.forward
+    trial = Trial(make_runner("torch", "canary"))
+    forward = Transformer.forward
 
     def forward_and_overrun(*arguments: Any) -> Tensor:
         trial.stamp(trial.block(2, 0))[0] = 0
         return forward(*arguments)
 
-    monkeypatch.setattr(runner._transformer, "forward", forward_and_overrun)
+    monkeypatch.setattr(Transformer, "forward", forward_and_overrun)
     assert trial.failing() == {2}
 
 
