@@ -87,14 +87,18 @@ def main() -> None:
         seconds = run_round(benches, prompts)
         ratios.append([seconds[0] / one for one in seconds])
         say(f"{NUM_SLOTS * LENGTH / seconds[0]:.0f} tokens/s without checks; times that: {shown(ratios[-1])}")
+        shares = [f"{share_of_checks(bench):.3%}" for bench in benches if isinstance(bench.driver.runner, NativeRunner)]
+        say(f"  of the time so far the checks' is {', '.join(shares)}")
     medians = [statistics.median(column) for column in zip(*ratios, strict=True)]
     say(f"medians of {NUM_ROUNDS} rounds: {shown(medians)}")
     assert all(bench.tokens == benches[0].tokens for bench in benches)
-    for kind, bench in zip(KINDS, benches, strict=True):
-        if isinstance(bench.driver.runner, NativeRunner):
-            seconds = bench.driver.runner.profile()["isolation"] / 1e9
-            say(f"{kind}: {seconds / bench.total:.3%} of the time is the checks'")
     say(f"{len(benches[0].tokens)} results, the same of all")
+
+
+def share_of_checks(bench: Bench) -> float:
+    runner = bench.driver.runner
+    assert isinstance(runner, NativeRunner)
+    return runner.profile()["isolation"] / 1e9 / bench.total
 
 
 def shown(ratios: list[float]) -> str:
