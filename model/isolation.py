@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-MARK = int.from_bytes(b"slotwise", "little")  # the first number of a stamp: what else lies there is no stamp
+MARK = 0x65736977746F6C73  # "slotwise", the first number of a stamp: what else lies there is no stamp
 
 log = logging.getLogger(__name__)
 

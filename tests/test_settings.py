@@ -262,7 +262,7 @@ def test_what_concerns_loading_reaches_the_loader():
     options = settings.load_options()
 
     words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16")
-    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, Path("c"))
+    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"))
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)
     )
