@@ -12,15 +12,18 @@ from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
+import psutil
 import uvicorn
 
-from app.bounded_http import BoundedHttp
+from app.bounded_http import MAX_REFUSED, BoundedHttp
 
 logger = logging.getLogger(__name__)
 
 SECONDS_TO_END = 8  # after the drain, whatever happens: a step that never returns does not keep the process
 SECONDS_TO_CLOSE = 3  # for clients to take what is on its way to them once everything has ended
 SECONDS_KEPT_ALIVE = 75  # of an idle connection: longer than proxies keep theirs, so that it is they who close
+MAX_CONNECTIONS = 4096
+DESCRIPTORS_KEPT = 128 + MAX_REFUSED  # for everything else, and for those that are told to come again
 
 
 class Server(uvicorn.Server):
@@ -41,6 +44,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=max_connections(),
             timeout_keep_alive=SECONDS_KEPT_ALIVE,
             timeout_graceful_shutdown=SECONDS_TO_CLOSE,
         )
@@ -74,6 +78,15 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self.should_exit = True
         self._drains = sig == signal.SIGTERM
+
+
+def max_connections() -> int:
+    """As the system lets this process have them (`ulimit -n`), but for Windows and macOS, where psutil cannot tell."""
+    if not hasattr(psutil, "RLIMIT_NOFILE"):
+        return MAX_CONNECTIONS
+    num_descriptors, _ = psutil.Process().rlimit(psutil.RLIMIT_NOFILE)
+    unlimited = num_descriptors == psutil.RLIM_INFINITY
+    return MAX_CONNECTIONS if unlimited else max(1, min(MAX_CONNECTIONS, num_descriptors - DESCRIPTORS_KEPT))
 
 
 def _give_up() -> None:

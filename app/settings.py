@@ -142,6 +142,12 @@ class ServeSettings(PullSettings):
     max_body_size: Size = option(
         "Server", "SIZE", "Most bytes of a request's body.", 16 * 2**20, said="16m", ge=1024, le=2**30
     )
+    max_requests_per_minute: Count | None = option(
+        "Server", "N", "Most generating requests a minute, of each owner of keys.", None, ge=1, le=2**31
+    )
+    max_tokens_per_minute: Count | None = option(
+        "Server", "N", "Most tokens a minute, prompts and answers, likewise.", None, ge=1, le=2**40
+    )
     drain_timeout: float = option(
         "Server", "SECONDS", "How long SIGTERM lets requests finish that were accepted.", 25, ge=0, le=1e6
     )

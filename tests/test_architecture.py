@@ -71,7 +71,7 @@ ROOMS = (
 )
 # Who alone may import a library.
 LIBRARIES = {
-    ("fastapi", "starlette"): ("app.api",),
+    ("fastapi", "starlette", "limits"): ("app.api",),
     ("llguidance",): ("app.engine.grammars.constraints", "app.engine.grammars.lark", "app.engine.grammars.trial"),
     ("uvicorn",): ("app.server", "app.bounded_http"),
     ("torch",): ("model.torch_backend", "model.formats.minimind"),

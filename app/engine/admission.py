@@ -34,15 +34,17 @@ class Admission:
 
     def enter(self, requests: Sequence[Request]) -> None:
         """Lets all of them in, or none. Raises ShuttingDown or QueueFull."""
+        num_tokens = sum(request.num_prompt_tokens for request in requests)
         with self._lock:
-            if not self.is_open:
-                raise ShuttingDown
-            num_tokens = sum(request.num_prompt_tokens for request in requests)
-            if self.num_inside >= self._limits.max_num_seqs and self._is_too_much(len(requests), num_tokens):
-                raise QueueFull("Too many requests wait already; come again later.", self._wait())
+            self._refuse_without_room(len(requests), num_tokens)
             self.num_inside += len(requests)
             self.num_queued += len(requests)
             self.num_queued_tokens += num_tokens
+
+    def require_room(self) -> None:
+        """Raises as `enter` would, however small the request."""
+        with self._lock:
+            self._refuse_without_room(1, 1)
 
     def started(self, requests: Iterable[Request]) -> None:
         """They were given their first slot."""
@@ -69,10 +71,15 @@ class Admission:
         self.num_queued -= 1
         self.num_queued_tokens -= request.num_prompt_tokens
 
-    def _is_too_much(self, num_requests: int, num_tokens: int) -> bool:
+    def _refuse_without_room(self, num_requests: int, num_tokens: int) -> None:
         limits = self._limits
+        if not self.is_open:
+            raise ShuttingDown
+        if self.num_inside < limits.max_num_seqs:
+            return
         too_many = self.num_inside + num_requests > limits.max_num_seqs + limits.max_queued_requests
-        return too_many or self.num_queued_tokens + num_tokens > limits.max_queued_tokens
+        if too_many or self.num_queued_tokens + num_tokens > limits.max_queued_tokens:
+            raise QueueFull("Too many requests wait already; come again later.", self._wait())
 
     def _wait(self) -> float:
         """Seconds until those who wait now will have had their turn, if requests go on leaving as they did of late."""

@@ -55,7 +55,7 @@ class Engine:
         self._on_death = on_death
         self._masks = MaskThreads(self._deliver_mask)
         self._scheduler = Scheduler(runner.info, limits, self._masks.ask)
-        self._admission = Admission(limits)
+        self.admission = Admission(limits)
         self._streams: dict[Request, EventStream] = {}
         self._inbox = Inbox()
         self._is_stopping = False
@@ -80,12 +80,11 @@ class Engine:
 
     async def drain(self, max_seconds: float) -> None:
         """Accepts nothing more, and waits until all that was accepted has ended, or the engine, or the time is over."""
-        self._admission.close()
-        logger.info(
-            "no more requests are taken; %d open ones have %g s to finish", self._admission.num_inside, max_seconds
-        )
+        self.admission.close()
+        if num_open := self.admission.num_inside:
+            logger.info("draining: %d requests have %g s to finish", num_open, max_seconds)
         deadline = time.monotonic() + max_seconds
-        while self._admission.num_inside and self.is_alive and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self.admission.num_inside and self.is_alive and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     @property
@@ -100,7 +99,7 @@ class Engine:
         """Raises EngineDead or ShuttingDown where a request would be refused for that."""
         if not self.is_alive:
             raise EngineDead
-        if not self._admission.is_open:
+        if not self.admission.is_open:
             raise ShuttingDown
 
     def room_for(self, num_prompt_tokens: int) -> int:
@@ -115,7 +114,7 @@ class Engine:
         requests = [Request(one, index, self._vocabulary, now, max_seconds) for index, one in enumerate(submissions)]
         stream = EventStream(len(requests), abort=lambda: self._inbox.put(partial(self._abort, requests)))
         with self._inbox.open():
-            self._admission.enter(requests)
+            self.admission.enter(requests)
             self._streams |= dict.fromkeys(requests, stream)
             self._inbox.put(partial(self._add, requests))
         return stream
@@ -175,7 +174,7 @@ class Engine:
     def _take_in(self, now: float) -> tuple[float, ...]:
         """Who was given the first slot is no longer queued; how long each has waited."""
         admitted = self._scheduler.newly_admitted
-        self._admission.started(admitted)
+        self.admission.started(admitted)
         return tuple(now - request.arrival_time for request in admitted)
 
     def _run(self, batch: Batch) -> list[Emission]:
@@ -232,7 +231,7 @@ class Engine:
             deliveries[stream.loop].append((stream, event))
         for loop, events in deliveries.items():
             call_on(loop, partial(deliver, events))
-        self._admission.left([request for request, event in emissions if event.finish_reason is not None])
+        self.admission.left([request for request, event in emissions if event.finish_reason is not None])
         self._observe(report(self._scheduler, emissions, times, queue_seconds))
 
     def _close(self, error: str) -> None:

@@ -41,7 +41,7 @@ class NativeRunner:
         model = NativeModel(self._library, checkpoint, options)
         self._checks = CHECKS[options.isolation_checks]
         block_bytes = self._library.block_bytes(model.address, kv_type, self._checks)
-        demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len)
+        demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len, model.num_bytes)
         num_blocks = choose_num_blocks(checkpoint.path, demand, free_memory(), options.kv_cache_memory)
         struct = RunnerOptionsStruct(
             kv_type=kv_type,

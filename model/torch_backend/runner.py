@@ -17,7 +17,7 @@ from model.cpu import num_usable_cores
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
 from model.isolation import log_violations
-from model.memory import KVDemand, choose_num_blocks, free_memory
+from model.memory import KVDemand, choose_num_blocks, free_memory, require_room_for_weights
 from model.torch_backend.attention import view_cache
 from model.torch_backend.isolation import IsolationChecks
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
@@ -42,10 +42,13 @@ class TorchRunner:
         self._vocab_size = checkpoint.config.vocab_size
         self._attention_dtype = torch.float32 if self._device.type == "cpu" else dtype  # bfloat16 is slower on a CPU
         torch.set_num_threads(options.num_threads or num_usable_cores())
+        num_weight_bytes = checkpoint.num_parameters * dtype.itemsize
+        require_room_for_weights(checkpoint.path, num_weight_bytes, _free_memory(self._device))
         self._transformer = build_transformer(checkpoint, self._device, dtype)
         kv_dtype = dtype if options.kv_dtype == "auto" else DTYPES[options.kv_dtype]
         layout = KVLayout.of(checkpoint.config, kv_dtype, has_stamp=options.isolation_checks != "off")
-        self._cache = _build_cache(checkpoint, options, layout, max_model_len, self._device)
+        demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len, num_weight_bytes)
+        self._cache = _build_cache(checkpoint, options, layout, demand, self._device)
         self._slots = SlotTable()
         self._isolation = IsolationChecks(self._cache, self._slots, options.isolation_checks)
         self._info = RunnerInfo(
@@ -60,6 +63,7 @@ class TorchRunner:
             num_blocks=self._cache.num_blocks,
             block_bytes=layout.block_bytes,
             hidden_size=checkpoint.config.hidden_size,
+            instruction_set=torch.backends.cpu.get_cpu_capability().lower() if self._device.type == "cpu" else "",
         )
 
     @property
@@ -147,12 +151,14 @@ class TorchRunner:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device)
 
 
+def _free_memory(device: torch.device) -> int:
+    return free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+
+
 def _build_cache(
-    checkpoint: Checkpoint, options: TorchOptions, layout: KVLayout, max_model_len: int, device: torch.device
+    checkpoint: Checkpoint, options: TorchOptions, layout: KVLayout, demand: KVDemand, device: torch.device
 ) -> KVCache:
-    free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-    demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len)
-    num_blocks = choose_num_blocks(checkpoint.path, demand, free, options.kv_cache_memory)
+    num_blocks = choose_num_blocks(checkpoint.path, demand, _free_memory(device), options.kv_cache_memory)
     try:
         return KVCache(layout, num_blocks, device, options.debug_poison)
     except (OSError, torch.OutOfMemoryError) as error:

@@ -145,6 +145,23 @@ async def test_a_fault_in_a_step_fails_its_requests_and_the_server_goes_on(caplo
     assert runner.owners == {}
 
 
+async def test_a_fault_in_a_step_leaves_those_alone_that_wait() -> None:
+    gate = threading.Event()
+
+    def fail_for_7(batch: Batch) -> None:
+        gate.wait(10)
+        if any(7 in chunk.token_ids for chunk in batch.chunks):
+            raise RuntimeError("bad luck")
+
+    runner = FakeRunner(before_step=fail_for_7)
+    async with running(runner, max_num_seqs=1) as engine:
+        failing, waiting = ask(engine, [7]), ask(engine, [5])
+        gate.set()
+        assert [event.finish_reason for event in await read(failing)] == [FinishReason.ERROR]
+        assert tokens(await read(waiting)) == [5, 10, 20, 40]
+    assert runner.owners == {}
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_when_the_engine_dies_everybody_is_told_and_nothing_more_is_accepted() -> None:
     observed = Observed()

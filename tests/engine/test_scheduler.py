@@ -106,6 +106,15 @@ def test_decode_comes_first_and_prefill_shares_what_is_left_of_the_budget() -> N
     assert chunk_sizes(bench.step()) == [1, 1, 1]
 
 
+def test_prompts_that_come_together_share_one_budget() -> None:
+    bench = Bench(max_num_batched_tokens=8)
+    bench.add("a", [1] * 5)
+    bench.add("b", [2] * 5)
+    bench.add("c", [3] * 5)
+    assert chunk_sizes(bench.step()) == [5, 3]
+    assert chunk_sizes(bench.step()) == [1, 2, 5]
+
+
 def test_a_chunk_that_is_not_the_last_asks_for_no_token() -> None:
     bench = Bench(max_num_batched_tokens=4)
     request = bench.add("a", [1] * 10, max_tokens=2)
@@ -281,6 +290,19 @@ def test_a_failed_step_tells_the_runner_again_what_to_free() -> None:
     }
     bench.finish()
     assert [output(request) for request in requests] == [[1, 2, 4, 8], [2, 4, 8, 16]]
+    assert bench.runner.owners == {}
+
+
+def test_blocks_that_a_failed_step_was_to_free_are_freed_by_the_next() -> None:
+    """Also those that none of its own requests got."""
+    bench = Bench(FakeRunner(block_size=4))
+    bench.add("long", [1] * 8, max_tokens=1)
+    bench.step()
+    bench.add("short", [2], max_tokens=1)
+    failed = bench.scheduler.schedule()  # … and run() raises before it did anything
+    assert [len(freed.block_ids) for freed in failed.freed] == [2]
+    bench.scheduler.fail(failed, "out of memory")
+    bench.finish()
     assert bench.runner.owners == {}
 
 

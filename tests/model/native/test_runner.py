@@ -14,6 +14,8 @@ from model.batch import (
     Batch,
     Chunk,
     ChunkResult,
+    FreedSlot,
+    GrownSlot,
     OpenedSlot,
     RunnerInfo,
     SamplingParams,
@@ -115,6 +117,22 @@ def test_the_contents_of_freed_blocks_are_gone() -> None:
     assert not any(runner.contents(block_id).any() for block_id in used)
     with pytest.raises(NativeError):
         runner.contents(runner.info.num_blocks)
+
+
+def test_a_block_of_one_slot_is_neither_given_to_another_nor_freed_by_it() -> None:
+    """The engine never asks for that; the runner does not take its word for it."""
+    driver, prompt = Driver(make_runner()), tuple(prompt_of(40))
+    expected = driver.generate(prompt, GREEDY, 3)
+    tokens = [driver.step([Chunk(0, prompt)], [OpenedSlot(0, 1, 40, GREEDY)])[0].token_id]
+    (block, *_), other = driver.blocks[0], OpenedSlot(1, 1, 1, GREEDY)
+    with pytest.raises(NativeError, match=f"slot 1 is given block {block} of slot 0"):
+        driver.runner.run(Batch(opened=(other,), grown=(GrownSlot(1, (block,)),)))
+    with pytest.raises(NativeError, match=f"slot 1 frees block {block} of slot 0"):
+        driver.runner.run(Batch(freed=(FreedSlot(1, (block,)),)))
+    tokens += [driver.step([Chunk(0)])[0].token_id for _ in range(2)]
+    assert tokens == expected
+    with pytest.raises(NativeError, match=f"slot 0 would keep block {block}"):
+        driver.runner.run(Batch(freed=(FreedSlot(0, tuple(driver.blocks[0][1:])),)))
 
 
 def test_a_step_that_cannot_be_is_an_exception_and_others_go_on() -> None:
