@@ -178,7 +178,8 @@ public:
         std::vector<sw_opened> opened;
         std::vector<sw_blocks> blocks;
         for (Request* request = requests; request < requests + count; ++request) {
-            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1, request->sampling});
+            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1, request->slot + 1,
+                              request->sampling});
             blocks.push_back({request->slot, BLOCKS_PER_SLOT, request->block_ids.data()});
         }
         step({nullptr, 0, opened.data(), count, blocks.data(), count, nullptr, 0}, {}, 0);
