@@ -18,6 +18,7 @@ from model.options import (
     BackendName,
     DeviceName,
     DTypeName,
+    IsolationChecksName,
     KVDTypeName,
     LoadOptions,
     WeightsName,
@@ -86,6 +87,9 @@ class ServeSettings(PullSettings):
     threads: int | None = option("Computation", "N", "CPU threads.", None, said="the physical cores", ge=1, le=1024)
     debug_poison: bool = option(
         "Computation", "", "Fill free KV blocks and unused positions with NaN, so that a stray read shows.", False
+    )
+    isolation_checks: IsolationChecksName = option(
+        "Computation", "KIND", "Whether blocks are their slots' own, in every step: off, canary or debug.", "off"
     )
 
     max_model_len: Count | None = option(
@@ -181,5 +185,6 @@ class ServeSettings(PullSettings):
             max_num_batched_tokens=self.max_num_batched_tokens,
             kv_cache_memory=self.kv_cache_memory,
             debug_poison=self.debug_poison,
+            isolation_checks=self.isolation_checks,
             cache_dir=self.cache_dir,
         )

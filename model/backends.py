@@ -62,6 +62,7 @@ def _build_native(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
         max_num_batched_tokens=options.max_num_batched_tokens,
         kv_cache_memory=options.kv_cache_memory,
         debug_poison=options.debug_poison,
+        isolation_checks=options.isolation_checks,
     )
     return NativeRunner(checkpoint, native_options)
 
@@ -85,5 +86,6 @@ def _build_torch(checkpoint: Checkpoint, options: LoadOptions, reason: str) -> R
         max_num_seqs=options.max_num_seqs,
         kv_cache_memory=options.kv_cache_memory,
         debug_poison=options.debug_poison,
+        isolation_checks=options.isolation_checks,
     )
     return TorchRunner(checkpoint, torch_options)

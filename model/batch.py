@@ -89,6 +89,7 @@ class Batch:
 # Why a chunk gave no token.
 NOT_FINITE = "the model's logits are not finite"
 NO_CHOICE = "no token is left to choose: none is allowed"
+NOT_ISOLATED = "isolation check failed: a block of the request's KV cache is not as the request left it"
 
 
 @dataclass(frozen=True, slots=True)

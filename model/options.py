@@ -9,6 +9,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 WeightsName = Literal["auto", "int8", "int4"]
+IsolationChecksName = Literal["off", "canary", "debug"]
 
 DEFAULT_MODEL_NAME = "default"  # stands for the model that slotwise fetches by itself
 
@@ -30,4 +31,5 @@ class LoadOptions:
     max_num_batched_tokens: int = 256
     kv_cache_memory: int | None = None  # bytes
     debug_poison: bool = False
+    isolation_checks: IsolationChecksName = "off"
     cache_dir: Path | None = None  # where the default model is kept; None: the user's cache folder

@@ -15,8 +15,9 @@ import torch
 from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
 from app.engine.limits import Limits
+from app.engine.report import StepReport
 from app.engine.request import FinishReason, RequestParams, Submission
-from model.batch import Chunk, SamplingParams
+from model.batch import NOT_ISOLATED, Batch, Chunk, SamplingParams, StepOutput
 from model.config import ModelConfig
 from model.torch_backend.runner import TorchOptions, TorchRunner
 from tests.model.random_checkpoint import QWEN3, QWEN3_MOE, random_checkpoint
@@ -59,6 +60,18 @@ async def running(runner: TorchRunner) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await asyncio.to_thread(engine.stop)
+
+
+class Overrun(TorchRunner):
+    """In its 50th step something writes over the end of a block of the slot that was opened first."""
+
+    num_steps = 0
+
+    def run(self, batch: Batch) -> StepOutput:
+        self.num_steps += 1
+        if self.num_steps == 50:
+            self._cache.stamps[self._slots[0].block_ids[0], 0] = 5
+        return super().run(batch)
 
 
 async def answer(engine: Engine, asked: Asked) -> list[int | None]:
@@ -145,3 +158,24 @@ async def test_a_shared_block_is_seen(device: str) -> None:
         assert "not finite" in str(error)  # noqa: PT017  # either way the fault has been seen
     else:
         assert together != alone
+
+
+async def test_a_request_whose_block_was_written_to_ends_with_an_error_and_its_neighbour_as_ever(device: str) -> None:
+    options = TorchOptions(device=device, dtype="float32", isolation_checks="canary", kv_cache_memory=2**22)
+    asked = eight_requests()[4:6]
+    alone = await answers_alone(make_runner(QWEN3, device))
+    reports: list[StepReport] = []
+    runner = Overrun(random_checkpoint(QWEN3, seed=1), options)
+    engine = Engine(runner, NOBODY, Limits(8, 48), observe=reports.append)
+    engine.start()
+    struck = engine.submit([Submission("struck", asked[0].prompt, RequestParams(MAX_TOKENS, asked[0].sampling))])
+    assert await answer(engine, asked[1]) == alone[5]
+    events = []
+    while arrived := await asyncio.wait_for(struck.next(), 60):
+        events += arrived
+    assert (events[-1].finish_reason, events[-1].error) == (FinishReason.ERROR, NOT_ISOLATED)
+    assert [event.token_id for event in events[:-1]] == alone[4][: len(events) - 1]
+    assert await answer(engine, asked[0]) == alone[4], "the slot and its blocks serve again"
+    assert (await engine.slots()).blocks_used == 0
+    await asyncio.to_thread(engine.stop)
+    assert sum(report.num_not_isolated for report in reports) == 1

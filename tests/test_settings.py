@@ -90,6 +90,7 @@ def test_the_defaults_are_those_of_the_documentation():
         ("kv_cache_memory", "2GiB", 2 * GIB),
         ("api_key", "one,two", (SecretStr("one"), SecretStr("two"))),
         ("debug_poison", "1", True),
+        ("isolation_checks", "canary", "canary"),
         ("log_level", "debug", "debug"),
         ("cache_dir", "elsewhere", Path("elsewhere")),
         ("allowed_origins", "http://a,http://b:1", ("http://a", "http://b:1")),
@@ -256,13 +257,14 @@ def test_what_concerns_loading_reaches_the_loader():
         max_num_batched_tokens=9,
         kv_cache_memory=11,
         debug_poison=True,
+        isolation_checks="debug",
         cache_dir="c",
     )
 
     options = settings.load_options()
 
     words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16")
-    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, Path("c"))
+    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"))
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)
     )

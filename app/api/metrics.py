@@ -30,6 +30,7 @@ class Metrics:
         self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts that were read to their end.")
         self._generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self._preemptions = self._counter("preemptions", "Running requests set back to waiting for want of blocks.")
+        self._not_isolated = self._counter("isolation_failures", "Requests that an isolation check has ended.")
         self._running = self._gauge("requests_running", "Requests that have a slot.")
         self._waiting = self._gauge("requests_waiting", "Requests that wait for a slot.")
         self._blocks_used = self._gauge("kv_blocks_used", "KV cache blocks that slots own.")
@@ -48,6 +49,7 @@ class Metrics:
         self._generation_tokens.inc(report.num_generated_tokens)
         self._preemptions.inc(report.num_preemptions - self._num_preemptions)
         self._num_preemptions = report.num_preemptions
+        self._not_isolated.inc(report.num_not_isolated)
         for reason in report.finished:
             self._requests.labels(reason.value).inc()
         self._observe_times(report)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.engine.request import FinishReason, Request, TokenEvent
 from app.engine.scheduler import Emission, Scheduler
+from model.batch import NOT_ISOLATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class StepReport:
     ttft_seconds: tuple[float, ...] = ()
     inter_token_seconds: tuple[float, ...] = ()
     finished: tuple[FinishReason, ...] = ()
+    num_not_isolated: int = 0  # of those, requests that an isolation check has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def report(
         ttft_seconds=tuple(now - request.arrival_time for request in first),
         inter_token_seconds=tuple(now - request.last_token_time for request in sampled if request.last_token_time),
         finished=tuple(event.finish_reason for _, event in ended if event.finish_reason),
+        num_not_isolated=sum(event.error == NOT_ISOLATED for _, event in ended),
     )
     for request in sampled:
         request.last_token_time = now

@@ -15,16 +15,18 @@ import numpy as np
 from model.native.structs import (
     STRUCTS,
     BatchStruct,
+    Checks,
     ConfigStruct,
     Encoding,
     KVType,
     Place,
     ResultStruct,
     RunnerOptionsStruct,
+    ViolationStruct,
 )
 
 LIBRARY = Path(__file__).parent / ("libslotwise.dylib" if sys.platform == "darwin" else "libslotwise.so")
-VERSION = 2  # SW_VERSION of slotwise.h
+VERSION = 3  # SW_VERSION of slotwise.h
 MAX_PARTS = 64  # of a profile
 
 # Name → result, arguments. A struct is given by reference.
@@ -39,10 +41,12 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "sw_model_set_bias": (c_int, c_void_p, c_int, c_int, c_int, c_int32, c_void_p),
     "sw_quantize": (c_int, c_int, c_int64, c_int32, c_void_p, c_void_p, c_int64),
     "sw_model_bytes": (c_int64, c_void_p),
-    "sw_block_bytes": (c_int64, c_void_p, c_int),
+    "sw_block_bytes": (c_int64, c_void_p, c_int, c_int),
     "sw_runner_new": (c_void_p, c_void_p, c_void_p),
     "sw_runner_free": (None, c_void_p),
     "sw_step": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
+    "sw_violations": (c_int, c_void_p, c_void_p, c_int),
+    "sw_misplace": (c_int, c_void_p, c_int32, c_int32, c_int32),
     "sw_block": (c_void_p, c_void_p, c_int32),
     "sw_profile": (c_int, c_void_p, c_void_p, c_void_p, c_int),
 }
@@ -122,8 +126,8 @@ class NativeLibrary:
         """Raises NativeError, naming it, where a tensor has not been set."""
         return self._check("sw_model_bytes", model)
 
-    def block_bytes(self, model: int, kv_type: KVType) -> int:
-        return self._check("sw_block_bytes", model, kv_type)
+    def block_bytes(self, model: int, kv_type: KVType, checks: Checks) -> int:
+        return self._check("sw_block_bytes", model, kv_type, checks)
 
     def new_runner(self, model: int, options: RunnerOptionsStruct) -> int:
         return self._pointer("sw_runner_new", model, ctypes.byref(options))
@@ -136,6 +140,18 @@ class NativeLibrary:
     ) -> None:
         out = None if logits is None else logits.ctypes.data
         self._check("sw_step", runner, ctypes.byref(batch), results, out)
+
+    def violations(self, runner: int) -> list[ViolationStruct]:
+        """What the checks of the last step found."""
+        num = self._check("sw_violations", runner, None, 0)
+        if num == 0:
+            return []
+        found = (ViolationStruct * num)()
+        self._check("sw_violations", runner, found, num)
+        return list(found)
+
+    def misplace(self, runner: int, slot: int, index: int, block_id: int) -> None:
+        self._check("sw_misplace", runner, slot, index, block_id)
 
     def block(self, runner: int, block_id: int, num_bytes: int) -> np.ndarray:
         """The bytes of a block, a view of memory that is the runner's; for checks."""

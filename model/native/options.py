@@ -10,11 +10,12 @@ from model.cpu import num_allowed_cores, num_usable_cores
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.native.library import LIBRARY, NativeUnavailable
-from model.native.structs import Encoding, KVType
-from model.options import DTypeName, KVDTypeName, WeightsName
+from model.native.structs import Checks, Encoding, KVType
+from model.options import DTypeName, IsolationChecksName, KVDTypeName, WeightsName
 
 KV_TYPES = {"auto": KVType.BF16, "bfloat16": KVType.BF16, "float32": KVType.F32, "int8": KVType.INT8}
 KV_NAMES = {KVType.F32: "float32", KVType.BF16: "bfloat16", KVType.INT8: "int8"}
+CHECKS: dict[IsolationChecksName, Checks] = {"off": Checks.OFF, "canary": Checks.CANARY, "debug": Checks.DEBUG}
 DTYPES = {"float32": Encoding.F32, "bfloat16": Encoding.BF16}
 FLOATS = ("F32", "F16", "BF16")
 # The encodings of files that the library has, too: their bits stay as they are.
@@ -40,6 +41,7 @@ class NativeOptions:
     max_num_batched_tokens: int = 256
     kv_cache_memory: int | None = None  # bytes; None: half of what is free
     debug_poison: bool = False
+    isolation_checks: IsolationChecksName = "off"
     instruction_set: str | None = None  # None: the best this processor has
     library: Path = LIBRARY
 

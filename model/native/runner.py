@@ -14,10 +14,11 @@ from model.batch import Batch, Chunk, RunnerInfo, StepOutput
 from model.context_length import choose_max_model_len
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
+from model.isolation import log_violations
 from model.memory import KVDemand, choose_num_blocks, free_memory
 from model.native.library import NativeError, NativeLibrary
-from model.native.options import KV_NAMES, NativeOptions, choose_kv_type, choose_num_threads, pins_threads
-from model.native.step_arrays import BatchArrays, ResultArrays, Wants
+from model.native.options import CHECKS, KV_NAMES, NativeOptions, choose_kv_type, choose_num_threads, pins_threads
+from model.native.step_arrays import BatchArrays, ResultArrays, Wants, read_violation
 from model.native.structs import RunnerOptionsStruct
 from model.native.weights import NativeModel
 
@@ -38,7 +39,8 @@ class NativeRunner:
         max_model_len = choose_max_model_len(options.max_model_len, checkpoint)
         num_threads = choose_num_threads(options.num_threads)
         model = NativeModel(self._library, checkpoint, options)
-        block_bytes = self._library.block_bytes(model.address, kv_type)
+        self._checks = CHECKS[options.isolation_checks]
+        block_bytes = self._library.block_bytes(model.address, kv_type, self._checks)
         demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len, model.num_bytes)
         num_blocks = choose_num_blocks(checkpoint.path, demand, free_memory(), options.kv_cache_memory)
         struct = RunnerOptionsStruct(
@@ -48,6 +50,7 @@ class NativeRunner:
             max_num_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
             poison=options.debug_poison,
             pin=pins_threads(num_threads),
+            checks=self._checks,
         )
         self._address = _new_runner(self._library, model, struct, checkpoint)
         weakref.finalize(self, _free, self._library, self._address, model).atexit = False  # the system does it faster
@@ -92,13 +95,21 @@ class NativeRunner:
         """All bytes of a block, a view; for checks."""
         return self._library.block(self._address, block_id, self._info.block_bytes)
 
+    def misplace(self, slot: int, index: int, block_id: int) -> None:
+        """Takes another block for the slot's, whoever owns it: for tests of the isolation checks."""
+        self._library.misplace(self._address, slot, index, block_id)
+
     def profile(self) -> dict[str, int]:
         """Nanoseconds that each part of the steps so far has taken."""
         return self._library.profile(self._address)
 
     def _step(self, batch: Batch, logits: np.ndarray | None = None) -> StepOutput:
         arrays, results = BatchArrays.of(batch), ResultArrays(batch.chunks, self._wants, self._info.hidden_size)
-        self._library.step(self._address, arrays.struct, results.structs, logits)
+        try:
+            self._library.step(self._address, arrays.struct, results.structs, logits)
+        finally:
+            if self._checks:
+                log_violations(map(read_violation, self._library.violations(self._address)))
         return StepOutput(results.read())
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model.batch import (
     NO_CHOICE,
     NOT_FINITE,
+    NOT_ISOLATED,
     Batch,
     Chunk,
     ChunkResult,
@@ -22,6 +23,7 @@ from model.batch import (
     SamplingParams,
     TargetLogprob,
 )
+from model.isolation import Breach, Stamp, Violation
 from model.native.structs import (
     BatchStruct,
     BiasStruct,
@@ -31,9 +33,12 @@ from model.native.structs import (
     ResultStruct,
     RowError,
     SamplingStruct,
+    StampStruct,
+    ViolationStruct,
 )
 
-ERRORS = {RowError.NOT_FINITE: NOT_FINITE, RowError.NO_CHOICE: NO_CHOICE}
+ERRORS = {RowError.NOT_FINITE: NOT_FINITE, RowError.NO_CHOICE: NO_CHOICE, RowError.NOT_ISOLATED: NOT_ISOLATED}
+BREACHES = (Breach.OTHER_STAMP, Breach.NOT_CLEAR, Breach.NOT_DESTROYED, Breach.CHANGED)  # sw_violation_kind
 NO_TOKEN = ChunkResult()
 
 
@@ -67,7 +72,8 @@ class BatchArrays:
         return self._keep(BlocksStruct, rows)
 
     def _opened(self, opened: OpenedSlot) -> tuple[object, ...]:
-        return opened.slot, opened.num_prompt_tokens, opened.pools, self._sampling(opened.sampling)
+        sampling = self._sampling(opened.sampling)
+        return opened.slot, opened.num_prompt_tokens, opened.pools, opened.generation, sampling
 
     def _sampling(self, params: SamplingParams) -> SamplingStruct:
         return SamplingStruct(
@@ -199,6 +205,15 @@ class Ranking:
         """Of rows of so many, one behind the other."""
         some = slice(row * num, (row + 1) * num)
         return tuple(zip(self._ids[some].tolist(), self._logprobs[some].tolist(), strict=True))
+
+
+def read_violation(struct: ViolationStruct) -> Violation:
+    place = struct.slot, struct.index, struct.block_id
+    return Violation(BREACHES[struct.kind], *place, _stamp(struct.expected), _stamp(struct.found))
+
+
+def _stamp(struct: StampStruct) -> Stamp | None:
+    return Stamp.of((struct.mark, struct.generation, struct.slot, struct.index, struct.block_id))
 
 
 def _address(values: NDArray[Any]) -> int | None:

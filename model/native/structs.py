@@ -2,7 +2,7 @@
 alive what it points to until the call is over."""
 
 import ctypes
-from ctypes import c_double, c_float, c_int32, c_uint64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -56,6 +56,15 @@ class RowError(IntEnum):
     OK = 0
     NOT_FINITE = 1
     NO_CHOICE = 2
+    NOT_ISOLATED = 3
+
+
+class Checks(IntEnum):
+    """How isolation is checked."""
+
+    OFF = 0
+    CANARY = 1
+    DEBUG = 2
 
 
 class ConfigStruct(ctypes.Structure):
@@ -87,6 +96,7 @@ class RunnerOptionsStruct(ctypes.Structure):
         ("max_num_tokens", c_int32),
         ("poison", c_int32),
         ("pin", c_int32),
+        ("checks", c_int32),
     )
 
 
@@ -119,7 +129,13 @@ class SamplingStruct(ctypes.Structure):
 
 
 class OpenedStruct(ctypes.Structure):
-    _fields_ = (("slot", c_int32), ("num_prompt_tokens", c_int32), ("pools", c_int32), ("sampling", SamplingStruct))
+    _fields_ = (
+        ("slot", c_int32),
+        ("num_prompt_tokens", c_int32),
+        ("pools", c_int32),
+        ("generation", c_int64),
+        ("sampling", SamplingStruct),
+    )
 
 
 class BlocksStruct(ctypes.Structure):
@@ -171,6 +187,27 @@ class ResultStruct(ctypes.Structure):
     )
 
 
+class StampStruct(ctypes.Structure):
+    _fields_ = (
+        ("mark", c_int64),
+        ("generation", c_int64),
+        ("slot", c_int64),
+        ("index", c_int64),
+        ("block_id", c_int64),
+    )
+
+
+class ViolationStruct(ctypes.Structure):
+    _fields_ = (
+        ("kind", c_int32),
+        ("slot", c_int32),
+        ("index", c_int32),
+        ("block_id", c_int32),
+        ("expected", StampStruct),
+        ("found", StampStruct),
+    )
+
+
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sw_config": ConfigStruct,
     "sw_runner_options": RunnerOptionsStruct,
@@ -181,4 +218,6 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "sw_chunk": ChunkStruct,
     "sw_batch": BatchStruct,
     "sw_result": ResultStruct,
+    "sw_stamp": StampStruct,
+    "sw_violation": ViolationStruct,
 }

@@ -6,7 +6,7 @@ each come with every call, from the engine, which alone decides who owns a block
 
 import math
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,14 @@ from model.config import ModelConfig
 from model.torch_backend.block_memory import BlockMemory
 
 BLOCK_SIZE = 32  # token positions
+STAMP_BYTES = 5 * 8
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
-    """[block][layer][keys, values][32 positions][K][D].
+    """[block][layer][keys, values][32 positions][K][D], and perhaps a stamp (isolation.py) behind all that of a block.
 
     All layers of a block lie together, so that freeing a block is one stretch of whole pages. The K heads of a position
     lie together, so that one row number finds all that a token left in a layer: a write is one row, and a slot is read
@@ -35,10 +36,11 @@ class KVLayout:
     num_kv_heads: int  # K
     head_dim: int  # D
     dtype: torch.dtype
+    has_stamp: bool = False
 
     @classmethod
-    def of(cls, config: ModelConfig, dtype: torch.dtype) -> "KVLayout":
-        return cls(config.num_layers, config.num_kv_heads, config.head_dim, dtype)
+    def of(cls, config: ModelConfig, dtype: torch.dtype, has_stamp: bool = False) -> "KVLayout":
+        return cls(config.num_layers, config.num_kv_heads, config.head_dim, dtype, has_stamp)
 
     @property
     def row_size(self) -> int:
@@ -50,7 +52,13 @@ class KVLayout:
         """Rounded up until a block ends on a page."""
         row_bytes = self.row_size * self.dtype.itemsize
         rows_to_page_end = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, row_bytes)
-        return math.ceil(self.num_layers * 2 * BLOCK_SIZE / rows_to_page_end) * rows_to_page_end
+        num_rows = math.ceil((self.stamp_offset + (STAMP_BYTES if self.has_stamp else 0)) / row_bytes)
+        return math.ceil(num_rows / rows_to_page_end) * rows_to_page_end
+
+    @property
+    def stamp_offset(self) -> int:
+        """Bytes of keys and values in a block."""
+        return self.num_layers * 2 * BLOCK_SIZE * self.row_size * self.dtype.itemsize
 
     @property
     def block_bytes(self) -> int:
@@ -76,6 +84,12 @@ class KVCache:
         self._views = [rows[i * BLOCK_SIZE : len(rows) - (stretches[-1] - i) * BLOCK_SIZE] for i in stretches]
         if poison:
             self._blocks[:num_blocks].fill_(math.nan)
+        self._clear_word = _poison_word(layout.dtype) if poison else 0
+        if layout.has_stamp:
+            start = layout.stamp_offset
+            self.stamps = self._memory.blocks[:num_blocks, start : start + STAMP_BYTES].view(torch.int64)  # [blocks, 5]
+            self._words = self._memory.blocks[:num_blocks, :start].view(torch.int32)  # [blocks, words]
+            self._weights = 2 * torch.arange(self._words.shape[1], device=device) + 1
 
     @property
     def zero_row(self) -> int:
@@ -104,9 +118,29 @@ class KVCache:
             if self._poison:
                 self._blocks[block_id].fill_(math.nan)
 
+    def is_clear(self, block_id: int) -> bool:
+        """Whether it holds nothing, as a block that nobody owns."""
+        return bool((self._memory.blocks[block_id].view(torch.int32) == self._clear_word).all())
+
+    def has_no_stamp(self, block_id: int) -> bool:
+        """Nor anything else where that goes."""
+        return bool((self.stamps[block_id].view(torch.int32) == self._clear_word).all())
+
+    def checksums(self, block_ids: Sequence[int]) -> list[int]:
+        """Of all keys and values of each block. No single number that changes leaves it as it was: the weights are odd,
+        and odd factors can be undone modulo 2^64."""
+        words = self._words[torch.tensor(block_ids, dtype=torch.int64, device=self.device)]
+        sums: list[int] = (words * self._weights).sum(-1).tolist()
+        return sums
+
     def contents(self, block_id: int) -> Tensor:
         """All numbers of a block, a view; for checks."""
         return self._blocks[block_id]
 
     def _of(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._views[2 * layer], self._views[2 * layer + 1]
+
+
+def _poison_word(dtype: torch.dtype) -> int:
+    """32 bits of NaN."""
+    return int(torch.full((4 // dtype.itemsize,), math.nan, dtype=dtype).view(torch.int32))

@@ -7,7 +7,7 @@ import torch
 
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
-from model.options import DeviceName, DTypeName, KVDTypeName
+from model.options import DeviceName, DTypeName, IsolationChecksName, KVDTypeName
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,6 +22,7 @@ class TorchOptions:
     max_num_seqs: int = 64
     kv_cache_memory: int | None = None  # bytes; None: half of what is free
     debug_poison: bool = False
+    isolation_checks: IsolationChecksName = "off"
 
 
 def has_cuda() -> bool:

@@ -16,8 +16,10 @@ from model.context_length import choose_max_model_len
 from model.cpu import num_usable_cores
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
+from model.isolation import log_violations
 from model.memory import KVDemand, choose_num_blocks, free_memory, require_room_for_weights
 from model.torch_backend.attention import view_cache
+from model.torch_backend.isolation import IsolationChecks
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
 from model.torch_backend.logprobs import report_targets
 from model.torch_backend.options import DTYPES, TorchOptions, choose_device, choose_dtype
@@ -43,10 +45,12 @@ class TorchRunner:
         num_weight_bytes = checkpoint.num_parameters * dtype.itemsize
         require_room_for_weights(checkpoint.path, num_weight_bytes, _free_memory(self._device))
         self._transformer = build_transformer(checkpoint, self._device, dtype)
-        layout = KVLayout.of(checkpoint.config, dtype if options.kv_dtype == "auto" else DTYPES[options.kv_dtype])
+        kv_dtype = dtype if options.kv_dtype == "auto" else DTYPES[options.kv_dtype]
+        layout = KVLayout.of(checkpoint.config, kv_dtype, has_stamp=options.isolation_checks != "off")
         demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len, num_weight_bytes)
         self._cache = _build_cache(checkpoint, options, layout, demand, self._device)
         self._slots = SlotTable()
+        self._isolation = IsolationChecks(self._cache, self._slots, options.isolation_checks)
         self._info = RunnerInfo(
             backend="torch",
             device=str(self._device),
@@ -70,17 +74,32 @@ class TorchRunner:
     def run(self, batch: Batch) -> StepOutput:
         self._cache.destroy(self._slots.free(batch))
         self._slots.grow(batch)
-        if not batch.chunks:
-            return StepOutput()
-        hidden, ends = self._take(batch.chunks)
-        results = self._sample(batch.chunks, self._last_logits(batch.chunks, hidden, ends))
-        reports = zip(batch.chunks, ends, results, strict=True)
-        return StepOutput(tuple(self._report_prompt(chunk, hidden, end, result) for chunk, end, result in reports))
+        try:
+            results = self._compute(self._isolation.before_computing(batch))
+            return StepOutput(self._isolation.after_computing(batch.chunks, results))
+        finally:
+            log_violations(self._isolation.violations)
 
     @torch.inference_mode()
     def logits(self, chunks: Sequence[Chunk]) -> Tensor:
         """Takes the chunks into their slots: logits [S, V] behind the last token of each that samples."""
         return self._last_logits(chunks, *self._take(chunks))
+
+    def contents(self, block_id: int) -> Tensor:
+        """All numbers of a block, a view; for checks."""
+        return self._cache.contents(block_id)
+
+    def misplace(self, slot: int, index: int, block_id: int) -> None:
+        """Takes another block for the slot's, whoever owns it: for tests of the isolation checks."""
+        self._slots[slot].block_ids[index] = block_id
+
+    def _compute(self, chunks: Sequence[Chunk]) -> tuple[ChunkResult, ...]:
+        if not chunks:
+            return ()
+        hidden, ends = self._take(chunks)
+        results = self._sample(chunks, self._last_logits(chunks, hidden, ends))
+        reports = zip(chunks, ends, results, strict=True)
+        return tuple(self._report_prompt(chunk, hidden, end, result) for chunk, end, result in reports)
 
     def _take(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[int]]:
         """Takes the chunks into their slots: hidden states [T, E] of their tokens, and where in T each chunk ends."""

@@ -1,6 +1,6 @@
 """What the runner remembers of each open slot. All of it can be rebuilt from the batches it was given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from model.batch import Batch, Chunk, OpenedSlot
@@ -19,6 +19,8 @@ class Slot:
     block_ids: list[int] = field(default_factory=list)
     num_tokens: int = 0  # whose keys and values are written
     last_token_id: int | None = None  # sampled, and not yet fed in
+    checksums: list[int] = field(default_factory=list)  # of the full blocks, where isolation is checked …
+    num_checked: int = 0  # … and how often one of them was looked at
 
     @classmethod
     def open(cls, opened: OpenedSlot) -> "Slot":
@@ -61,6 +63,9 @@ class SlotTable:
 
     def __getitem__(self, slot: int) -> Slot:
         return self._slots[slot]
+
+    def all(self) -> Iterable[Slot]:
+        return self._slots.values()
 
     def free(self, batch: Batch) -> list[int]:
         """Forgets the freed slots, known or not, and returns their blocks, whose contents are to be destroyed."""

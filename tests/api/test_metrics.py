@@ -7,7 +7,12 @@ from app.engine.report import StepReport
 from app.engine.request import FinishReason
 from tests.api.api_parts import asking, build
 
-COUNTERS = {"slotwise_prompt_tokens_total", "slotwise_generation_tokens_total", "slotwise_preemptions_total"}
+COUNTERS = {
+    "slotwise_prompt_tokens_total",
+    "slotwise_generation_tokens_total",
+    "slotwise_preemptions_total",
+    "slotwise_isolation_failures_total",
+}
 GAUGES = {
     "slotwise_requests_running",
     "slotwise_requests_waiting",

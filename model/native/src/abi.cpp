@@ -1,8 +1,10 @@
 // The C boundary: arguments in, exceptions out as messages.
+#include <algorithm>
 #include <exception>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "kernels.h"
 #include "model.h"
@@ -43,9 +45,11 @@ void require(bool condition, const char* problem) {
     if (!condition) throw std::invalid_argument(problem);
 }
 
-BlockLayout layout_of(const Model& model, int kv_type) {
+BlockLayout layout_of(const Model& model, int kv_type, int checks) {
     require(kv_type >= SW_KV_F32 && kv_type <= SW_KV_INT8, "there is no such type of KV cache");
-    return {(KVType)kv_type, model.config.num_layers, model.config.num_kv_heads, model.config.head_dim};
+    require(checks >= SW_CHECKS_OFF && checks <= SW_CHECKS_DEBUG, "there are no such checks");
+    return {(KVType)kv_type, model.config.num_layers, model.config.num_kv_heads, model.config.head_dim,
+            checks != SW_CHECKS_OFF};
 }
 
 }  // namespace
@@ -88,13 +92,13 @@ int64_t sw_model_bytes(sw_model* model) {
     return guarded<int64_t>(-1, [&] { return model->num_bytes(); });
 }
 
-int64_t sw_block_bytes(const sw_model* model, int kv_type) {
-    return guarded<int64_t>(-1, [&] { return layout_of(*model, kv_type).block_bytes(); });
+int64_t sw_block_bytes(const sw_model* model, int kv_type, int checks) {
+    return guarded<int64_t>(-1, [&] { return layout_of(*model, kv_type, checks).block_bytes(); });
 }
 
 sw_runner* sw_runner_new(const sw_model* model, const sw_runner_options* options) {
     return guarded<sw_runner*>(nullptr, [&] {
-        layout_of(*model, options->kv_type);
+        layout_of(*model, options->kv_type, options->checks);
         model->num_bytes();  // throws where it is not complete
         require(options->num_blocks > 0 && options->num_threads > 0 && options->max_num_tokens > 0,
                 "blocks, threads and tokens of a step are at least one each");
@@ -107,6 +111,20 @@ void sw_runner_free(sw_runner* runner) { delete runner; }
 int sw_step(sw_runner* runner, const sw_batch* batch, sw_result* results, float* logits) {
     return guarded(-1, [&] {
         runner->step(*batch, results, logits);
+        return 0;
+    });
+}
+
+int sw_violations(const sw_runner* runner, sw_violation* violations, int max) {
+    const std::vector<sw_violation>& found = runner->isolation().violations();
+    std::copy_n(found.begin(), std::min<size_t>(found.size(), std::max(max, 0)), violations);
+    return (int)found.size();
+}
+
+int sw_misplace(sw_runner* runner, int32_t slot, int32_t index, int32_t block_id) {
+    return guarded(-1, [&] {
+        require(block_id >= 0 && block_id < runner->blocks().count(), "there is no such block");
+        runner->slots().at(slot).block_ids.at(index) = block_id;
         return 0;
     });
 }

@@ -42,7 +42,7 @@ bool advice_clears() {
 }  // namespace
 
 int64_t BlockLayout::block_bytes() const {
-    int64_t page = sysconf(_SC_PAGESIZE), bytes = part_offset(num_layers, 0);
+    int64_t page = sysconf(_SC_PAGESIZE), bytes = padding_offset();
     return (bytes + page - 1) / page * page;
 }
 

@@ -36,7 +36,8 @@ const int32_t* tokens_of(const sw_chunk& chunk, const Slot& slot) {
     return chunk.token_ids ? chunk.token_ids : &slot.last_token_id;
 }
 
-void StepRows::place(const sw_batch& batch, SlotTable& slots, bool splits, int32_t max_num_tokens, int32_t vocab_size) {
+void StepRows::place(const sw_batch& batch, const sw_result* results, SlotTable& slots, bool splits,
+                     int32_t max_num_tokens, int32_t vocab_size) {
     spans_.clear();
     prompts_.clear();
     sampled_.clear();
@@ -45,9 +46,13 @@ void StepRows::place(const sw_batch& batch, SlotTable& slots, bool splits, int32
     counts_ = {};
     most_positions_ = 0;
     int64_t num_generated = 0;
-    for (const sw_chunk* chunk = batch.chunks; chunk < batch.chunks + batch.num_chunks; ++chunk)
-        num_generated += chunk->num_tokens - (splits ? num_prompt_tokens(*chunk, slots.at(chunk->slot)) : 0);
     for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        if (results[i].error) continue;
+        const sw_chunk& chunk = batch.chunks[i];
+        num_generated += chunk.num_tokens - (splits ? num_prompt_tokens(chunk, slots.at(chunk.slot)) : 0);
+    }
+    for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        if (results[i].error) continue;
         Slot& slot = slots.at(batch.chunks[i].slot);
         check_chunk(batch.chunks[i], slot, max_num_tokens - counts_.total(), vocab_size);
         place_chunk(batch.chunks[i], i, slot, splits, static_cast<int32_t>(num_generated));

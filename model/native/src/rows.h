@@ -49,9 +49,10 @@ struct PooledRows {
 
 class StepRows {
 public:
-    // `splits`: whether rows of prompts are kept apart. Throws std::invalid_argument where a chunk is not what its slot
-    // can take.
-    void place(const sw_batch& batch, SlotTable& slots, bool splits, int32_t max_num_tokens, int32_t vocab_size);
+    // `splits`: whether rows of prompts are kept apart. Chunks that have an error already have no rows. Throws
+    // std::invalid_argument where a chunk is not what its slot can take.
+    void place(const sw_batch& batch, const sw_result* results, SlotTable& slots, bool splits,
+               int32_t max_num_tokens, int32_t vocab_size);
 
     const std::vector<Span>& spans() const { return spans_; }
     const std::vector<SampledRow>& sampled() const { return sampled_; }  // in the order of the chunks

@@ -6,6 +6,7 @@
 
 #include "activations.h"
 #include "blocks.h"
+#include "isolation.h"
 #include "model.h"
 #include "rows.h"
 #include "slotwise.h"
@@ -15,7 +16,7 @@ namespace slotwise {
 
 // Where the time of the steps went.
 enum Part { SLOTS, EMBEDDING, NORMS, QKV, ROTATION, ATTENTION, OUTPUT, ROUTING, GATE_UP, DOWN, HEAD, SAMPLING,
-            NUM_PARTS };
+            ISOLATION, NUM_PARTS };
 extern const char* const PART_NAMES[NUM_PARTS];
 
 class Profile {
@@ -55,11 +56,18 @@ public:
     void step(const sw_batch& batch, sw_result* results, float* logits);
 
     const Blocks& blocks() const { return blocks_; }
+    const IsolationChecks& isolation() const { return isolation_; }
+    SlotTable& slots() { return slots_; }  // for tests
     const Profile& profile() const { return profile_; }
 
 private:
     // In step.cpp, in the order in which they are called.
-    void place(const sw_batch& batch);
+    std::vector<Slot*> checked_slots(const sw_batch& batch, const sw_result* results);
+    void check_before(const sw_batch& batch, sw_result* results);
+    void check_after(const sw_batch& batch, sw_result* results);
+    void fail_concerned(const sw_batch& batch, sw_result* results);
+    void append(const sw_batch& batch, const sw_result* results);
+    void place(const sw_batch& batch, const sw_result* results);
     void embed();
     void run_layer(int layer);
     void normalise(const Vector& weight, const Needs& needs);
@@ -98,6 +106,7 @@ private:
     Blocks blocks_;
     SlotTable slots_;
     Team team_;
+    IsolationChecks isolation_;
     Profile profile_;
 
     int32_t max_num_tokens_;

@@ -16,6 +16,7 @@ constexpr NamedSize SIZES[] = {
     {"sw_sampling", sizeof(sw_sampling)}, {"sw_opened", sizeof(sw_opened)},
     {"sw_blocks", sizeof(sw_blocks)},   {"sw_chunk", sizeof(sw_chunk)},
     {"sw_batch", sizeof(sw_batch)},     {"sw_result", sizeof(sw_result)},
+    {"sw_stamp", sizeof(sw_stamp)},     {"sw_violation", sizeof(sw_violation)},
 };
 
 }  // namespace

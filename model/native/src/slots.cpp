@@ -3,6 +3,9 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
+
+#include "isolation.h"
 
 namespace slotwise {
 
@@ -22,7 +25,7 @@ void TokenCounts::add(int32_t token_id, bool is_output) {
 }
 
 Slot::Slot(const sw_opened& opened)
-    : sampling(opened.sampling),
+    : number(opened.slot), generation(opened.generation), sampling(opened.sampling),
       suppressed(opened.sampling.suppressed, opened.sampling.suppressed + opened.sampling.num_suppressed),
       biases(opened.sampling.biases, opened.sampling.biases + opened.sampling.num_biases),
       num_prompt_tokens(opened.num_prompt_tokens), pools(opened.pools) {
@@ -53,10 +56,10 @@ void check_biases(const sw_bias* biases, int32_t num, int32_t vocab_size) {
     }
 }
 
-void SlotTable::apply(const sw_batch& batch, Blocks& blocks) {
-    for (int32_t i = 0; i < batch.num_freed; ++i) free(batch.freed[i], blocks);
+void SlotTable::apply(const sw_batch& batch, Blocks& blocks, IsolationChecks& isolation) {
+    for (int32_t i = 0; i < batch.num_freed; ++i) free(batch.freed[i], blocks, isolation);
     for (int32_t i = 0; i < batch.num_opened; ++i) open(batch.opened[i]);
-    for (int32_t i = 0; i < batch.num_grown; ++i) grow(batch.grown[i]);
+    for (int32_t i = 0; i < batch.num_grown; ++i) grow(batch.grown[i], isolation);
 }
 
 Slot& SlotTable::at(int32_t slot) {
@@ -65,8 +68,15 @@ Slot& SlotTable::at(int32_t slot) {
     return found->second;
 }
 
-// Known or not: the step that was to open it may have failed.
-void SlotTable::free(const sw_blocks& freed, Blocks& blocks) {
+std::vector<Slot*> SlotTable::all() {
+    std::vector<Slot*> slots;
+    for (auto& [number, slot] : slots_) slots.push_back(&slot);
+    return slots;
+}
+
+// Known or not: the step that was to open it may have failed. It is forgotten in any case: who is told of a contradiction
+// frees it again.
+void SlotTable::free(const sw_blocks& freed, Blocks& blocks, IsolationChecks& isolation) {
     for (int32_t i = 0; i < freed.num_blocks; ++i) {
         int32_t id = freed.block_ids[i];
         if (id < 0 || id >= (int32_t)owners_.size()) refuse("there is no block " + std::to_string(id));
@@ -75,12 +85,14 @@ void SlotTable::free(const sw_blocks& freed, Blocks& blocks) {
                    std::to_string(owners_[id]));
         owners_[id] = -1;
         blocks.destroy(id);
+        isolation.after_destroying(freed.slot, id);
     }
     auto found = slots_.find(freed.slot);
     if (found == slots_.end()) return;
-    for (int32_t id : found->second.block_ids)
-        if (owners_[id] != -1) refuse("slot " + std::to_string(freed.slot) + " would keep block " + std::to_string(id));
+    const std::vector<int32_t> block_ids = std::move(found->second.block_ids);
     slots_.erase(found);
+    for (int32_t id : block_ids)
+        if (owners_[id] != -1) refuse("slot " + std::to_string(freed.slot) + " would keep block " + std::to_string(id));
 }
 
 void SlotTable::open(const sw_opened& opened) {
@@ -91,7 +103,7 @@ void SlotTable::open(const sw_opened& opened) {
         refuse("slot " + std::to_string(opened.slot) + " is open already");
 }
 
-void SlotTable::grow(const sw_blocks& grown) {
+void SlotTable::grow(const sw_blocks& grown, IsolationChecks& isolation) {
     Slot& slot = at(grown.slot);
     for (int32_t i = 0; i < grown.num_blocks; ++i) {
         int32_t id = grown.block_ids[i];
@@ -101,6 +113,7 @@ void SlotTable::grow(const sw_blocks& grown) {
                    std::to_string(owners_[id]));
         owners_[id] = grown.slot;
         slot.block_ids.push_back(id);
+        isolation.before_using(slot, (int32_t)slot.block_ids.size() - 1);
     }
 }
 

@@ -1,5 +1,6 @@
 // What the runner knows of each slot, all of it from the batches it was given; and who owns each block.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
@@ -8,6 +9,8 @@
 #include "slotwise.h"
 
 namespace slotwise {
+
+class IsolationChecks;
 
 // The distinct tokens of a slot, prompt and output, and how often each stands in the output: for the penalties.
 class TokenCounts {
@@ -22,6 +25,8 @@ private:
 };
 
 struct Slot {
+    int32_t number;
+    int64_t generation;
     sw_sampling sampling;
     std::vector<int32_t> suppressed;
     std::vector<sw_bias> biases;
@@ -32,6 +37,8 @@ struct Slot {
     int32_t num_tokens = 0;      // whose keys and values are written
     int32_t last_token_id = -1;  // sampled, and not yet fed in
     TokenCounts counts;
+    std::vector<uint64_t> checksums;  // of the full blocks, where isolation is checked …
+    size_t num_checked = 0;           // … and how often one of them was looked at
 
     explicit Slot(const sw_opened& opened);
     bool has_penalties() const;
@@ -49,13 +56,14 @@ public:
 
     // Frees (contents destroyed before anything else), opens and grows as the batch says. Throws std::invalid_argument
     // where a block would have two owners or a slot is not what the batch takes it to be.
-    void apply(const sw_batch& batch, Blocks& blocks);
+    void apply(const sw_batch& batch, Blocks& blocks, IsolationChecks& isolation);
     Slot& at(int32_t slot);
+    std::vector<Slot*> all();
 
 private:
-    void free(const sw_blocks& freed, Blocks& blocks);
+    void free(const sw_blocks& freed, Blocks& blocks, IsolationChecks& isolation);
     void open(const sw_opened& opened);
-    void grow(const sw_blocks& grown);
+    void grow(const sw_blocks& grown, IsolationChecks& isolation);
 
     int32_t vocab_size_;
     std::unordered_map<int32_t, Slot> slots_;

@@ -15,7 +15,7 @@ struct sw_model;   // dimensions and packed weights; immutable once complete
 struct sw_runner;  // KV cache, slots, scratch and threads around a model
 
 // Of this ABI: raised with every change to it. Python has the same number in library.py, and refuses another.
-constexpr int32_t SW_VERSION = 2;
+constexpr int32_t SW_VERSION = 3;
 SW_API int32_t sw_version();
 // sizeof of a struct below, by its name, or -1; Python compares it with its own picture of it.
 SW_API int64_t sw_sizeof(const char* struct_name);
@@ -70,13 +70,17 @@ SW_API int64_t sw_model_bytes(sw_model* model);
 
 enum sw_kv_type { SW_KV_F32 = 0, SW_KV_BF16 = 1, SW_KV_INT8 = 2 };
 
-// Bytes of one block of 32 positions in all layers, a whole number of pages.
-SW_API int64_t sw_block_bytes(const sw_model* model, int kv_type);
+// How isolation is checked (isolation.h): not; for a stated cost; wherever it can be.
+enum sw_checks { SW_CHECKS_OFF = 0, SW_CHECKS_CANARY = 1, SW_CHECKS_DEBUG = 2 };
+
+// Bytes of one block of 32 positions in all layers, and of its stamp where there are checks, a whole number of pages.
+SW_API int64_t sw_block_bytes(const sw_model* model, int kv_type, int checks);
 
 struct sw_runner_options {
     int32_t kv_type, num_blocks, num_threads, max_num_tokens;  // max_num_tokens: of one step
     int32_t poison;  // fill free blocks and unused positions with NaN
     int32_t pin;     // each thread to a core of its own
+    int32_t checks;  // sw_checks
 };
 SW_API sw_runner* sw_runner_new(const sw_model* model, const sw_runner_options* options);
 SW_API void sw_runner_free(sw_runner* runner);
@@ -93,7 +97,7 @@ struct sw_sampling {
     const int32_t* suppressed;
     const sw_bias* biases;
 };
-struct sw_opened { int32_t slot, num_prompt_tokens, pools; sw_sampling sampling; };
+struct sw_opened { int32_t slot, num_prompt_tokens, pools; int64_t generation; sw_sampling sampling; };
 struct sw_blocks { int32_t slot, num_blocks; const int32_t* block_ids; };  // grown or freed
 struct sw_chunk {
     int32_t slot, num_tokens, samples;
@@ -113,7 +117,7 @@ struct sw_batch {
     const sw_chunk* chunks;   int32_t num_chunks;
 };
 
-enum sw_row_error { SW_OK = 0, SW_NOT_FINITE = 1, SW_NO_CHOICE = 2 };
+enum sw_row_error { SW_OK = 0, SW_NOT_FINITE = 1, SW_NO_CHOICE = 2, SW_NOT_ISOLATED = 3 };
 struct sw_result {
     int32_t token_id;         // -1: the chunk does not sample, or failed
     int32_t error;            // sw_row_error
@@ -132,6 +136,26 @@ struct sw_result {
 // for each chunk; where a target's logits or a pooled vector are not finite, that is an error of the chunk. `logits`:
 // null, or room for [chunks that sample, V] floats. Negative: nothing was computed.
 SW_API int sw_step(sw_runner* runner, const sw_batch* batch, sw_result* results, float* logits);
+
+// Whose a block is, in the block itself, behind its keys and values; the mark says that this is a stamp.
+constexpr int64_t SW_STAMP_MARK = 0x65736977746f6c73;  // "slotwise"
+struct sw_stamp { int64_t mark, generation, slot, index, block_id; };
+
+enum sw_violation_kind {
+    SW_OTHER_STAMP = 0,    // a block of the slot is stamped as another's, or overwritten there
+    SW_NOT_CLEAR = 1,      // a block that nobody owned held something when the slot was given it
+    SW_NOT_DESTROYED = 2,  // a block still holds something after the slot was freed
+    SW_CHANGED = 3,        // a full block of the slot is not what it was
+};
+struct sw_violation {
+    int32_t kind, slot, index, block_id;  // index: of the block in its slot, or -1
+    sw_stamp expected, found;
+};
+// What the checks of the last step found, whether it failed or not: writes up to `max`, returns how many there are. But
+// for SW_NOT_DESTROYED, whose slot is gone, the slot's chunk has the error SW_NOT_ISOLATED.
+SW_API int sw_violations(const sw_runner* runner, sw_violation* violations, int max);
+// For tests of the checks: takes that block, whoever owns it, for the slot's at `index`. 0: done.
+SW_API int sw_misplace(sw_runner* runner, int32_t slot, int32_t index, int32_t block_id);
 
 // The bytes of a block, for checks; null for a block that is not there.
 SW_API const void* sw_block(const sw_runner* runner, int32_t block_id);

@@ -12,7 +12,7 @@
 namespace slotwise {
 
 const char* const PART_NAMES[NUM_PARTS] = {"slots",  "embedding", "norms",   "qkv",  "rotation", "attention", "output",
-                                           "routing", "gate_up",  "down", "head", "sampling"};
+                                           "routing", "gate_up",  "down", "head", "sampling", "isolation"};
 
 namespace {
 
@@ -33,9 +33,10 @@ void ensure(Buffer& buffer, int64_t num_bytes) {
 
 Runner::Runner(const Model& model, const sw_runner_options& options)
     : model_(model), config_(model.config), kernels_(*model.kernels),
-      blocks_({(KVType)options.kv_type, config_.num_layers, config_.num_kv_heads, config_.head_dim}, options.num_blocks,
-              options.poison),
-      slots_(options.num_blocks, config_.vocab_size), team_(options.num_threads, options.pin), max_num_tokens_(options.max_num_tokens),
+      blocks_({(KVType)options.kv_type, config_.num_layers, config_.num_kv_heads, config_.head_dim,
+               options.checks != SW_CHECKS_OFF}, options.num_blocks, options.poison),
+      slots_(options.num_blocks, config_.vocab_size), team_(options.num_threads, options.pin),
+      isolation_(options.checks, blocks_, team_), max_num_tokens_(options.max_num_tokens),
       forms_(max_num_tokens_, outer_size(config_)),
       inner_forms_(inner_rows(config_, max_num_tokens_), inner_size(config_)) {
     const sw_config& c = config_;
@@ -68,18 +69,22 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
 
 void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {
     profile_.start();
-    slots_.apply(batch, blocks_);
-    place(batch);
+    isolation_.forget();
+    slots_.apply(batch, blocks_, isolation_);
     clear(batch, results);
+    profile_.end(SLOTS);
+    check_before(batch, results);
+    profile_.end(ISOLATION);
+    place(batch, results);
     profile_.end(SLOTS);
     if (num_tokens_ == 0) return;
     embed();
     profile_.end(EMBEDDING);
     for (int layer = 0; layer < config_.num_layers; ++layer) run_layer(layer);
-    for (int32_t i = 0; i < batch.num_chunks; ++i) {
-        Slot& slot = slots_.at(batch.chunks[i].slot);
-        slot.append(tokens_of(batch.chunks[i], slot), batch.chunks[i].num_tokens);
-    }
+    append(batch, results);
+    profile_.end(SLOTS);
+    check_after(batch, results);
+    profile_.end(ISOLATION);
     pool(results);
     report_targets(batch, results);
     compute_logits(rows_.sampled().data(), (int)rows_.sampled().size());
@@ -91,8 +96,45 @@ void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {
     profile_.end(SAMPLING);
 }
 
-void Runner::place(const sw_batch& batch) {
-    rows_.place(batch, slots_, kernels_.prompt_matmul != nullptr, max_num_tokens_, config_.vocab_size);
+// With debug, of all that are open; of those whose chunks have an error already, nothing more is to be said.
+std::vector<Slot*> Runner::checked_slots(const sw_batch& batch, const sw_result* results) {
+    if (isolation_.is_thorough()) return slots_.all();
+    std::vector<Slot*> slots;
+    for (int32_t i = 0; i < batch.num_chunks; ++i)
+        if (!results[i].error) slots.push_back(&slots_.at(batch.chunks[i].slot));
+    return slots;
+}
+
+// What belongs to another is neither read nor written: the chunk is left out.
+void Runner::check_before(const sw_batch& batch, sw_result* results) {
+    if (!isolation_.is_on()) return;
+    isolation_.before_computing(checked_slots(batch, results));
+    fail_concerned(batch, results);
+}
+
+// What was computed from a block that another wrote to is not told.
+void Runner::check_after(const sw_batch& batch, sw_result* results) {
+    if (!isolation_.is_on()) return;
+    isolation_.after_computing(checked_slots(batch, results));
+    fail_concerned(batch, results);
+}
+
+void Runner::fail_concerned(const sw_batch& batch, sw_result* results) {
+    if (isolation_.violations().empty()) return;
+    for (int32_t i = 0; i < batch.num_chunks; ++i)
+        if (isolation_.concerns(batch.chunks[i].slot)) results[i].error = SW_NOT_ISOLATED;
+}
+
+void Runner::append(const sw_batch& batch, const sw_result* results) {
+    for (int32_t i = 0; i < batch.num_chunks; ++i) {
+        if (results[i].error) continue;
+        Slot& slot = slots_.at(batch.chunks[i].slot);
+        slot.append(tokens_of(batch.chunks[i], slot), batch.chunks[i].num_tokens);
+    }
+}
+
+void Runner::place(const sw_batch& batch, const sw_result* results) {
+    rows_.place(batch, results, slots_, kernels_.prompt_matmul != nullptr, max_num_tokens_, config_.vocab_size);
     num_tokens_ = rows_.counts().total();
     int group = config_.num_heads / config_.num_kv_heads;
     int64_t floats = attention_scratch(TOKEN_TILE, group, config_.head_dim, rows_.most_positions());

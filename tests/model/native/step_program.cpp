@@ -165,7 +165,7 @@ Requests make_requests() {
 class Runner {
 public:
     Runner(const Model& model, int kv_type, int num_threads) {
-        const sw_runner_options options = {kv_type, NUM_REQUESTS * BLOCKS_PER_SLOT, num_threads, 128, 1, 0};
+        const sw_runner_options options = {kv_type, NUM_REQUESTS * BLOCKS_PER_SLOT, num_threads, 128, 1, 0, SW_CHECKS_DEBUG};
         address_ = sw_runner_new(model.address, &options);
         if (!address_) stop();
     }
@@ -178,7 +178,8 @@ public:
         std::vector<sw_opened> opened;
         std::vector<sw_blocks> blocks;
         for (Request* request = requests; request < requests + count; ++request) {
-            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1, request->sampling});
+            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1, request->slot + 1,
+                              request->sampling});
             blocks.push_back({request->slot, BLOCKS_PER_SLOT, request->block_ids.data()});
         }
         step({nullptr, 0, opened.data(), count, blocks.data(), count, nullptr, 0}, {}, 0);
@@ -194,7 +195,7 @@ public:
     // A request whose results have no room for what is to be said of its targets.
     bool refuses(const Request& request) {
         const auto length = static_cast<int32_t>(request.prompt.size());
-        const sw_opened opened = {request.slot, length, 1, request.sampling};
+        const sw_opened opened = {request.slot, length, 1, request.slot + 1, request.sampling};
         const sw_blocks blocks = {request.slot, BLOCKS_PER_SLOT, request.block_ids.data()};
         const sw_chunk chunk = next_chunk(request, length);
         const sw_batch batch = {nullptr, 0, &opened, 1, &blocks, 1, &chunk, 1};

@@ -53,6 +53,7 @@ def c_type(kind: type) -> str:
         return next(name for name, struct in STRUCTS.items() if struct is kind)
     return {
         ctypes.c_int32: "int32_t",
+        ctypes.c_int64: "int64_t",
         ctypes.c_uint64: "uint64_t",
         ctypes.c_double: "double",
         ctypes.c_float: "float",

@@ -7,6 +7,7 @@ import pytest
 from model.batch import (
     NO_CHOICE,
     NOT_FINITE,
+    NOT_ISOLATED,
     Batch,
     Chunk,
     ChunkResult,
@@ -72,7 +73,7 @@ def test_a_batch_arrives_whole() -> None:
     ]
     assert chunks == [(3, 3, 0, [7, 8, 9]), (0, 1, 1, None)]
     first, second = (OpenedStruct * 2).from_address(struct.opened)
-    assert (first.slot, first.num_prompt_tokens, first.pools) == (3, 5, 1)
+    assert (first.slot, first.generation, first.num_prompt_tokens, first.pools) == (3, 99, 5, 1)
     assert (second.slot, second.num_prompt_tokens, second.pools) == (4, 1, 0)
     for name in SamplingParams.__slots__:
         if name not in ("suppressed_token_ids", "logit_bias"):
@@ -130,8 +131,9 @@ def write(address: int | None, values: list[float], kind: type = ctypes.c_float)
 
 @pytest.mark.parametrize("wants", [{}, {9: TOP_2}])
 def test_results_that_are_tokens_alone(wants: dict[int, Wants]) -> None:
-    results = ResultArrays([Chunk(0), Chunk(1, (1,), samples=False), Chunk(2), Chunk(3)], wants, 4)
-    for struct, token_id, error in zip(results.structs, (5, -1, -1, -1), (0, 0, *list(RowError)[1:]), strict=True):
+    results = ResultArrays([Chunk(0), Chunk(1, (1,), samples=False), Chunk(2), Chunk(3), Chunk(4)], wants, 4)
+    errors = 0, 0, *list(RowError)[1:]
+    for struct, token_id, error in zip(results.structs, (5, -1, -1, -1, -1), errors, strict=True):
         struct.token_id, struct.error, struct.logprob = token_id, error, -1.0
         assert bytes(struct)[16:] == bytes(ctypes.sizeof(ResultStruct) - 16), "no room was made"
     assert results.read() == (
@@ -139,6 +141,7 @@ def test_results_that_are_tokens_alone(wants: dict[int, Wants]) -> None:
         ChunkResult(),
         ChunkResult(error=NOT_FINITE),
         ChunkResult(error=NO_CHOICE),
+        ChunkResult(error=NOT_ISOLATED),
     )
 
 
