@@ -14,6 +14,7 @@ from model.batch import SamplingParams
 
 GREEDY_BELOW = 1e-5  # such a temperature leaves the best token alone, and a smaller one overflows
 NUM_SEEDS = 2**64
+MAX_WHOLE = 2**21  # tokens of an answer that is not streamed: some hundred megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,21 @@ def build_submissions(
             sampling = replace(params.sampling, seed=(seed + candidate) % NUM_SEEDS)
             own = replace(params, sampling=sampling, constraint=steering.new_constraint())
             submissions.append(Submission(names[len(submissions)], token_ids, own, origin.call_id, origin.owner))
+    if not body.stream:
+        _require_holdable(submissions, served)
     return submissions
+
+
+def _require_holdable(submissions: Sequence[Submission], served: ServedModel) -> None:
+    """A whole answer is held in memory until it is complete. Raises InvalidRequest."""
+    lengths = (min(one.params.max_tokens, served.max_model_len) for one in submissions)
+    weights = (1 + (one.params.sampling.num_logprobs or 0) for one in submissions)
+    if sum(length * weight for length, weight in zip(lengths, weights, strict=True)) > MAX_WHOLE:
+        raise InvalidRequest(
+            "stream",
+            f"a whole answer may have {MAX_WHOLE} tokens over all of its choices, and each log-probability beside a "
+            "token counts as one more; ask for less, or set stream to true",
+        )
 
 
 def names_of(call_id: str, number: int) -> list[str]:

@@ -13,11 +13,10 @@ from tests.api.api_parts import served_model
 from tests.fakes import EOS
 
 
-def submissions(*prompts: list[int], **fields) -> list[Submission]:
+def submissions(*prompts: list[int], context: int = 128, **fields) -> list[Submission]:
     body = CompletionRequest(prompt=[list(prompt) for prompt in prompts], **fields)
-    return build_submissions(
-        body, prompts, Origin("r", "key-1"), served_model(), lambda length: 100 - length, Steering()
-    )
+    served = served_model(max_model_len=context)
+    return build_submissions(body, prompts, Origin("r", "key-1"), served, lambda length: 100 - length, Steering())
 
 
 def sampling(**fields) -> SamplingParams:
@@ -44,6 +43,17 @@ def test_the_default_number_of_tokens_depends_on_the_prompt():
     assert submissions([1] * 100)[0].params.max_tokens == 1  # too long: for the engine to refuse
     assert submissions([1], max_tokens=5)[0].params.max_tokens == 5
     assert submissions([1], max_tokens=0)[0].params.max_tokens == 0
+
+
+def test_a_whole_answer_that_would_take_too_much_memory_is_refused_and_a_stream_is_not():
+    large = {"context": 2**17, "n": 16, "max_tokens": 2**17}
+    assert len(submissions([1], **large)) == 16
+    with pytest.raises(InvalidRequest, match=r"stream: a whole answer may have 2097152 tokens"):
+        submissions([1], [2], **large)
+    with pytest.raises(InvalidRequest, match="set stream to true"):
+        submissions([1], logprobs=1, **large)
+    assert len(submissions([1], [2], logprobs=5, stream=True, **large)) == 32
+    assert len(submissions([1], n=16, max_tokens=2**31 - 1)) == 16  # too long: for the engine to refuse
 
 
 def test_choices_have_seeds_that_follow_each_other():
