@@ -1,42 +1,96 @@
-"""uvicorn's HTTP/1.1, with bounds on what stands before a body: how many bytes and headers, and how long it may take.
-What breaks them, or is no HTTP, is answered in the shape of all other errors, and the connection closes.
+"""uvicorn's HTTP/1.1, with bounds on what stands before a body (how many bytes and headers, and how long it may take),
+on how long an answer may wait to be taken, and on how many connections there are. What breaks the first, or is no HTTP,
+is answered in the shape of all other errors, and the connection closes; whoever does not take an answer is cut.
 
 Bodies are another's business (`api/body_limit.py`); so are connections that wait for their next request, which uvicorn
-closes itself.
+closes itself, and peers that vanish, whom the kernel notices (`listener.py`).
 """
 
 import asyncio
 import json
+import math
+import socket
+import struct
+from collections import deque
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.api.errors import HeadersTooLarge, MalformedRequest, RequestTooSlow, error_body, kind_of
+from app.api.errors import (
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTooSlow,
+    TooManyConnections,
+    error_body,
+    headers_of,
+    kind_of,
+)
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers; a key or a cookie has some hundred
 MAX_HEADERS = 200
 SECONDS_FOR_HEAD = 10.0
+SECONDS_TO_TAKE = 30.0  # what waits for a client, and …
+BYTES_A_SECOND = 64 * 1024  # … one more for so many bytes of it
+MAX_UNANSWERED = 2  # requests sent ahead of their answers, before nothing more is read
+MAX_REFUSED = 64  # connections above the limit that are told so; more are cut
 
 
 class BoundedHttp(HttpToolsProtocol):
     """One connection."""
 
     seconds_for_head = SECONDS_FOR_HEAD
+    seconds_to_take = SECONDS_TO_TAKE
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._max_connections = math.inf if self.limit_concurrency is None else self.limit_concurrency
+        self.limit_concurrency = None  # uvicorn would refuse all requests then, of old connections too, in plain text
+        self._is_surplus = False
         self._in_head = False
         self._num_head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._taking_timer: asyncio.TimerHandle | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()  # the first is being answered, the others wait
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        num_surplus = len(self.connections) - self._max_connections
+        self._is_surplus = num_surplus > 0  # those that were there before it are served
+        if num_surplus > MAX_REFUSED:
+            self._cut()
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_taking_timer()
+        self._tell_all_that_the_client_left()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Of a client that closes, and of one that only sends no more, this is all that is seen: both have left. The
+        transport now closes, but not before everything is taken."""
+        self._tell_all_that_the_client_left()
+        self._start_taking_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_taking_timer()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():  # that waits for the last byte
+            self._stop_taking_timer()
+
+    def on_response_complete(self) -> None:
+        self._unanswered.popleft()
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._start_taking_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._start_taking_timer()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -60,20 +114,27 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         self._num_head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if self._is_too_large():
-            raise _too_large()  # httptools wraps it, and uvicorn takes it for what is no HTTP
+        if self._is_surplus or self._is_too_large():
+            raise self._problem()  # httptools wraps it, and uvicorn takes it for what is no HTTP
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+        if len(self._unanswered) == MAX_UNANSWERED:
+            self.flow.resume_reading()  # uvicorn reads nothing behind a request that waits, and would not see the end
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, which are plain text
+        self._refuse(self._problem())
+
+    def _problem(self) -> Exception:
+        if self._is_surplus:
+            return TooManyConnections("The server has as many connections as it can.")
         malformed = MalformedRequest("This is not HTTP/1.1 as the server reads it.")
-        self._refuse(_too_large() if self._is_too_large() else malformed)
+        return _too_large() if self._is_too_large() else malformed
 
     def _is_too_large(self) -> bool:
         return self._num_head_bytes > MAX_HEAD or len(self.headers or ()) > MAX_HEADERS
 
     def _waits_for_nothing(self) -> bool:
-        is_idle = self.cycle is None or self.cycle.response_complete
-        return is_idle and self._head_timer is None and self.timeout_keep_alive_task is None
+        return not self._unanswered and self._head_timer is None and self.timeout_keep_alive_task is None
 
     def _start_timer(self) -> None:
         if self._head_timer is None:
@@ -84,22 +145,53 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _start_taking_timer(self) -> None:
+        if self._taking_timer is None:
+            seconds = self.seconds_to_take + self.transport.get_write_buffer_size() / BYTES_A_SECOND
+            self._taking_timer = self.loop.call_later(seconds, self._cut)
+
+    def _stop_taking_timer(self) -> None:
+        if self._taking_timer is not None:
+            self._taking_timer.cancel()
+            self._taking_timer = None
+
+    def _cut(self) -> None:
+        """What is unsent is dropped, by the kernel too, and the client sees a reset."""
+        at_once = struct.pack("ii", 1, 0)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.transport.abort()
+
+    def _tell_all_that_the_client_left(self) -> None:
+        """uvicorn tells the last request only, which need not be the one that is being answered."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.flow.resume_writing()
+
     def _time_is_up(self) -> None:
         self._head_timer = None
         if self._in_head:
             self._refuse(RequestTooSlow("The headers did not come in time."))
-        elif not self.transport.is_closing():
-            self.transport.close()  # nothing has come: there is nobody to be told
+        else:
+            self._close()  # nothing has come: there is nobody to be told
 
     def _refuse(self, error: Exception) -> None:
         """A client that has another answer coming is not told: it would take this for that one."""
         if self.transport.is_closing():
             return
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
+        if not self._unanswered or self._waits_for_a_body():
             self.transport.write(_response(error))
         self._stop_timer()
+        self._close()
+
+    def _waits_for_a_body(self) -> bool:
+        """There is one request, its body has not come whole, and nothing is said to it yet."""
+        first, *others = self._unanswered
+        return not others and first.more_body and not first.response_started
+
+    def _close(self) -> None:
         self.transport.close()
+        self._start_taking_timer()
 
 
 def _too_large() -> HeadersTooLarge:
@@ -109,6 +201,6 @@ def _too_large() -> HeadersTooLarge:
 def _response(error: Exception) -> bytes:
     kind = kind_of(error)
     body = json.dumps(error_body(error)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **kind.headers}
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **headers_of(error)}
     lines = [f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}", *(f"{k}: {v}" for k, v in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -1,11 +1,24 @@
 """The listening socket. Its address is taken before the model is loaded, so that a busy port is known within the first
-second, and it listens only afterwards, so that nobody is let in before there is anything to answer with."""
+second, and it listens only afterwards, so that nobody is let in before there is anything to answer with.
+
+What connections inherit from it has the kernel notice a peer that has vanished (a machine without power, a cable that
+is out: nothing comes, no end either), and keep little of what nobody takes.
+"""
 
 import errno
 import os
 import socket
 
 BACKLOG = 2048  # connections that may wait to be accepted
+KEEPALIVE = {  # a peer from which nothing has come for 30 s is asked thrice; without an answer it is gone
+    "TCP_KEEPIDLE": 30,
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,  # ms; also one that does not acknowledge, or for so long has no room for a byte
+}
+# Bytes that wait in the kernel until the peer has room. Left to itself it takes megabytes for a client that reads
+# nothing, and only then would the server's own buffer fill, and its clock begin.
+UNSENT_IN_KERNEL = 64 * 1024
 
 
 class AddressError(ValueError):
@@ -33,6 +46,7 @@ def take_address(host: str, port: int) -> socket.socket:
         raise AddressError(host, port, error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a restart waits for old connections
+        _set_what_connections_inherit(sock)
         sock.bind(address)
     except OSError as error:
         sock.close()
@@ -47,3 +61,11 @@ def open_port(sock: socket.socket) -> None:
     except OSError as error:
         host, port = sock.getsockname()[:2]
         raise AddressError(host, port, error) from error
+
+
+def _set_what_connections_inherit(sock: socket.socket) -> None:
+    """As far as the system has it; Linux has all."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (KEEPALIVE | {"TCP_NOTSENT_LOWAT": UNSENT_IN_KERNEL}).items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -6,12 +6,14 @@ A start that cannot succeed fails before anybody is let in. No rule of schedulin
 import gc
 import hashlib
 import logging
+import os
 import socket
 import sys
 import threading
 import time
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 
 from app.api.access import Access
 from app.api.app import create_app
@@ -22,6 +24,7 @@ from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
 from app.engine.grammars.constraints import GrammarCompiler
 from app.engine.limits import Limits
+from app.engine.watchdog import Watchdog
 from app.listener import open_port, take_address
 from app.server import Server
 from app.settings import ServeSettings
@@ -29,12 +32,17 @@ from app.signals import ending_at_once
 from app.version import installed_version
 from model.batch import SamplingParams
 from model.load import LoadedModel, load, locate
+from model.self_test import SelfTest, warm_up
 
 logger = logging.getLogger(__name__)
 
 # The engine thread lets go of the interpreter in every torch operation, and must wait to have it back while the event
 # loop is busy: for 5 ms as Python comes. A product of 2.5 ms beside a busy thread took 6.8 ms so, and 5.5 ms with this.
 SWITCH_INTERVAL_SECONDS = 0.0005
+
+# With a step that does not return: so long at least, and so many times the longest that was seen at the start.
+PATIENCE_SECONDS = 8.0
+PATIENCE_STEPS = 10
 
 
 def serve(settings: ServeSettings) -> int:
@@ -46,32 +54,60 @@ def serve(settings: ServeSettings) -> int:
         logger.info("loading %s", path)
         with ending_at_once("slotwise serve"):
             loaded = load(options)
+            self_test = run_self_test(settings, loaded)
         gc.collect()
         gc.freeze()  # what a model is made of stays: no collection in the middle of a step need look at it again
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-        return run(settings, loaded, sock)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else short texts wait behind long ones, in a pool
+        return run(settings, loaded, self_test, sock)
 
 
-def run(settings: ServeSettings, loaded: LoadedModel, sock: socket.socket) -> int:
+def run_self_test(settings: ServeSettings, loaded: LoadedModel) -> SelfTest:
+    """Warms the model up and tells of what the self-test found. Raises ModelError for a model that does not work."""
+    result = warm_up(loaded.path, loaded.runner, settings.max_num_seqs, settings.max_num_batched_tokens)
+    promises_bits = loaded.runner.info.backend == "native"
+    if result.is_batch_invariant is False:
+        level = logging.WARNING if promises_bits else logging.INFO
+        logger.log(level, "an answer depends on what is computed beside it: %s", result.remark)
+    elif result.remark:
+        logger.info("%s", result.remark)
+    return result
+
+
+def run(settings: ServeSettings, loaded: LoadedModel, self_test: SelfTest, sock: socket.socket) -> int:
     """Builds engine, API and server around the model, and runs them. Raises AddressError."""
     engine_died = threading.Event()
     metrics = Metrics()
     engine = Engine(
         loaded.runner,
         vocabulary_of(loaded),
-        Limits(settings.max_num_seqs, settings.max_num_batched_tokens),
+        limits_of(settings),
         observe=metrics.observe,
         on_death=engine_died.set,
     )
-    served = describe(settings, loaded)
+    served = describe(settings, loaded, self_test)
     app = create_app(served, engine, metrics, access_of(settings))
     banner = make_banner(settings, loaded, served, sock)
     open_port(sock)
-    Server(app, engine_died, on_ready=lambda: show(banner), stop=engine.stop).run([sock])
+    drain = partial(engine.drain, settings.drain_timeout)
+    server = Server(app, engine_died, on_ready=lambda: show(banner), drain=drain, stop=engine.stop)
+    patience_s = max(PATIENCE_SECONDS, PATIENCE_STEPS * self_test.longest_step_s)
+    with Watchdog(engine.progress, engine.give_up, patience_s):
+        server.run([sock])
     return 1 if engine_died.is_set() else 0
 
 
-def describe(settings: ServeSettings, loaded: LoadedModel) -> ServedModel:
+def limits_of(settings: ServeSettings) -> Limits:
+    return Limits(
+        settings.max_num_seqs,
+        settings.max_num_batched_tokens,
+        settings.max_queued_requests,
+        settings.max_queued_tokens,
+        settings.request_timeout,
+    )
+
+
+def describe(settings: ServeSettings, loaded: LoadedModel, self_test: SelfTest) -> ServedModel:
     """The model as the API sees it."""
     recommended = {name: value for name, value in asdict(loaded.generation).items() if value is not None}
     return ServedModel(
@@ -83,26 +119,37 @@ def describe(settings: ServeSettings, loaded: LoadedModel) -> ServedModel:
         chat_template=loaded.chat_template,
         eos_token_ids=loaded.eos_token_ids,
         grammars=GrammarCompiler(vocabulary_of(loaded), loaded.eos_token_ids),
-        fingerprint=fingerprint(loaded),
+        fingerprint=fingerprint(loaded, self_test),
+        is_batch_invariant=self_test.is_batch_invariant,
+        invariance_remark=self_test.remark,
         defaults=SamplingParams(**recommended),
     )
 
 
 def access_of(settings: ServeSettings) -> Access:
     keys = tuple((named.owner or "", named.key.get_secret_value()) for named in settings.keys)
-    return Access(keys, settings.allowed_origins, settings.max_body_size)
+    return Access(
+        keys,
+        settings.allowed_origins,
+        settings.max_body_size,
+        max_requests_per_minute=settings.max_requests_per_minute,
+        max_tokens_per_minute=settings.max_tokens_per_minute,
+    )
 
 
 def vocabulary_of(loaded: LoadedModel) -> Vocabulary:
     return Vocabulary(loaded.tokenizer.token_bytes, loaded.tokenizer.special_token_ids)
 
 
-def fingerprint(loaded: LoadedModel) -> str:
-    """The same as long as the model, the program and what it runs on are the same; not a check of the weights."""
+def fingerprint(loaded: LoadedModel, self_test: SelfTest) -> str:
+    """The same as long as the model, the program and what it runs on are the same; not a check of the weights. How many
+    threads there are changes sums but on the native backend, the instruction set on both."""
     info = loaded.runner.info
+    num_threads = None if info.backend == "native" else info.num_threads
     parts = (
         *(loaded.name, loaded.architecture, loaded.num_parameters, installed_version()),
         *(info.backend, info.device, info.dtype, info.kv_dtype, info.vocab_size),
+        *(info.instruction_set, num_threads, self_test.is_batch_invariant is not False),
     )
     return "fp_" + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 

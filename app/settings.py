@@ -5,15 +5,14 @@ A flag wins over the environment, the environment over the default; an empty env
 prints anything; the one file that is read is that of the API keys.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.key_file import KeyFile, NamedKey, check_key
+from app.key_file import NamedKey
+from app.option_values import Count, Keys, Names, Origins, ReadKeyFile, Size, Text, option, word
 from model.options import (
     DEFAULT_MODEL_NAME,
     BackendName,
@@ -24,76 +23,6 @@ from model.options import (
     WeightsName,
 )
 
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
-SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])i?)?b?", re.IGNORECASE)
-
-
-def parse_size(text: object) -> object:
-    """`4096`, `4k`, `1.5g`, `2GiB` → a whole number; a fraction of one is dropped.
-
-    k, m, g and t are 1024 and its powers, always: in either case, with or without `i`, with or without `B`. So a
-    context of 4k is 4096 tokens, and a memory of 2g is what docker and the JVM call 2g. (vLLM's k is 1000, its K 1024.)
-    """
-    if not isinstance(text, str):
-        return text
-    match = SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("must be a size such as 4096, 512m or 2GiB")
-    number, unit = match.groups()
-    scale: int = 1024 ** " kmgt".index(unit.lower()) if unit else 1
-    return int(float(number) * scale) if "." in number else int(number) * scale
-
-
-def parse_count(text: object) -> object:
-    """A size of something that is not bytes: `4k`, but not `4kB`."""
-    if isinstance(text, str) and not (SIZE.fullmatch(text.strip()) and text.strip()[-1] not in "bB"):
-        raise ValueError("must be a whole number such as 4096 or 4k")
-    return parse_size(text)
-
-
-def split_list(value: object) -> object:
-    """One text or several, each perhaps with several values between commas → all the values."""
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple):
-        return value
-    return tuple(item.strip() if isinstance(item, str) else item for text in texts for item in _split(text))
-
-
-def _split(text: object) -> Sequence[object]:
-    return text.split(",") if isinstance(text, str) else (text,)
-
-
-def check_text(text: str) -> str:
-    if not (text and text.isprintable()):
-        raise ValueError("must be one line of text, and not empty")
-    return text
-
-
-def check_origin(origin: str) -> str:
-    if origin != "*" and not ORIGIN.fullmatch(origin):
-        raise ValueError("must be an origin such as https://example.org or http://localhost:3000, or * for all")
-    return origin
-
-
-def option(group: str, metavar: str, meaning: str, default: Any, *, said: str = "", **bounds: Any) -> Any:
-    """A field with what its help needs: its heading, its value's stand-in, and `said`, a default in words."""
-    shown: dict[str, Any] = {"group": group, "metavar": metavar, "said": said}
-    return Field(default, description=meaning, json_schema_extra=shown, **bounds)
-
-
-def word(metavar: str, meaning: str) -> Any:
-    """A field that is not an option: it is always given, on the command line."""
-    return Field(description=meaning, json_schema_extra={"group": "Words", "metavar": metavar, "said": ""})
-
-
-Text = Annotated[str, AfterValidator(check_text)]
-Count = Annotated[int, BeforeValidator(parse_count)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-Names = Annotated[tuple[Text, ...], NoDecode, BeforeValidator(split_list)]
-Key = Annotated[SecretStr, BeforeValidator(check_key)]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(check_origin)], ...], NoDecode, BeforeValidator(split_list)]
-Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(split_list)]
-ReadKeyFile = Annotated[Annotated[KeyFile, BeforeValidator(KeyFile.read)] | None, NoDecode]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 
@@ -176,6 +105,21 @@ class ServeSettings(PullSettings):
         le=2**50,
     )
 
+    max_queued_requests: Count = option(
+        "Limits", "N", "Most requests that wait for a slot; more are refused with 429.", 1024, ge=0, le=2**20
+    )
+    max_queued_tokens: Count = option(
+        "Limits", "N", "Most tokens of the prompts that wait.", 2**20, said="1m", ge=1, le=2**32
+    )
+    request_timeout: float = option(
+        "Limits",
+        "SECONDS",
+        "Longest time of a request, its wait included; then it has what it has.",
+        600,
+        gt=0,
+        le=1e6,
+    )
+
     host: Text = option("Server", "ADDRESS", "Address to listen on; 0.0.0.0 for every network.", "127.0.0.1")
     port: int = option("Server", "N", "Port to listen on; 0 takes any that is free.", 8000, ge=0, le=65535)
     api_key: Keys = option(
@@ -193,6 +137,15 @@ class ServeSettings(PullSettings):
     )
     max_body_size: Size = option(
         "Server", "SIZE", "Most bytes of a request's body.", 16 * 2**20, said="16m", ge=1024, le=2**30
+    )
+    max_requests_per_minute: Count | None = option(
+        "Server", "N", "Most generating requests a minute, of each owner of keys.", None, ge=1, le=2**31
+    )
+    max_tokens_per_minute: Count | None = option(
+        "Server", "N", "Most tokens a minute, prompts and answers, likewise.", None, ge=1, le=2**40
+    )
+    drain_timeout: float = option(
+        "Server", "SECONDS", "How long SIGTERM lets requests finish that were accepted.", 25, ge=0, le=1e6
     )
     log_level: LogLevel = option("Server", "LEVEL", "debug, info, warning, error or critical.", "info")
 

@@ -12,6 +12,10 @@ class ChatTemplateError(ValueError):
     """A template that does not compile, or does not take these messages. The message is the template's own."""
 
 
+class CostlyTemplateError(ChatTemplateError):
+    """A template that takes too long, or makes too much."""
+
+
 class Arguments(dict[str, Any]):
     """Of a call, which clients have as a JSON text, some templates too, and others as an object: it is both, and where
     a template prints it, with tojson or without, it is the text as the model once wrote it."""

@@ -2,34 +2,34 @@
 has it.
 
 A template comes with the model and is not trusted: it runs in jinja2's immutable sandbox, with nothing in reach but the
-values it is given, and is stopped when it takes too long, though not within one filter or operator. Token ids are no
+values it is given, and is stopped when it takes too long or makes too much (`template_bounds.py`). Token ids are no
 business of this module.
 """
 
 import json
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template, TemplateError, meta, nodes, pass_context
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from model.chat_messages import Arguments, ChatTemplateError, prepare
+from model.chat_messages import Arguments, ChatTemplateError, CostlyTemplateError, prepare
 from model.errors import ModelError
+from model.formats.ordinary_file import read_whole
 from model.formats.tokenizer_folder import FolderConfig
+from model.template_bounds import EFFORT, BoundedEnvironment, Effort, TemplateBound
 
 # What an expression in a template can raise besides jinja2's own errors. `{{ 1 / 0 }}` is the template's fault, or the
 # fault of the messages it was given; it is never ours. Constants are computed when a template is compiled, so that it
 # may happen then, too.
-_PYTHON_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
-_MOST_SECONDS = 5.0  # for a rendering, which takes milliseconds; jinja2 bounds a range, but not ranges in ranges
-_TIME_LEFT, _DEADLINE = "time left", "deadline of the template"  # a filter and a variable that no template can name
+_PYTHON_ERRORS = (
+    *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError),
+    NameError,  # a constant that is infinite: jinja2 writes 1e999 as the name `inf`
+)
 _PROBE_ANSWER = "slotwise-probe-answer"
 
 
@@ -85,10 +85,12 @@ class ChatTemplate:
             raise ChatTemplateError("the template's variable 'messages' is the chat itself and cannot be set.")
         variables = {**self._special_tokens, "tools": None, "documents": None, **kwargs}
         variables["messages"] = [prepare(message) for message in messages]
-        variables |= {"add_generation_prompt": add_generation_prompt, _DEADLINE: time.monotonic() + _MOST_SECONDS}
+        variables |= {"add_generation_prompt": add_generation_prompt, EFFORT: Effort()}
         template = self._template if variables["tools"] is None else self._tool_use_template
         try:
             return template.render(variables)
+        except TemplateBound as error:
+            raise CostlyTemplateError(error.message) from error
         except TemplateError as error:
             raise ChatTemplateError(error.message or type(error).__name__) from error
         except _PYTHON_ERRORS as error:
@@ -109,36 +111,29 @@ class ChatTemplate:
 
     def text_behind_answer(self) -> str:
         """What the template writes behind an assistant's message: the model was taught to end its answers so. Empty if
-        the template refuses so plain a chat, or changes the answer."""
+        the template refuses so plain a chat, or changes the answer. Raises CostlyTemplateError."""
         chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _PROBE_ANSWER}]
         try:
             before, answer, behind = self.render(chat, add_generation_prompt=False).rpartition(_PROBE_ANSWER)
+        except CostlyTemplateError:
+            raise
         except ChatTemplateError:
             return ""
         return behind if answer else ""
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(
+        {"tojson": _tojson}, trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
     )
-    environment.filters["tojson"] = _tojson
-    environment.filters[_TIME_LEFT] = _check_time_left
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
 
 
 def _compile(source: str) -> Template:
-    """Each turn of a loop and each call of a macro looks at the clock first: nothing else repeats itself."""
-    environment = _environment()
     try:
-        template = environment.parse(source)
-        repeated = [loop.body for loop in template.find_all(nodes.For)]
-        repeated += [macro.body for macro in template.find_all(nodes.Macro)]
-        for body in repeated:
-            body.insert(0, nodes.ExprStmt(nodes.Filter(nodes.Const(None), _TIME_LEFT, [], [], None, None)))
-        return environment.from_string(template)
+        return _environment().compile_bounded(source)
     except TemplateError as error:
         raise ChatTemplateError(f"line {getattr(error, 'lineno', 1)}: {error.message}") from error
     except (SyntaxError, *_PYTHON_ERRORS) as error:  # SyntaxError: more nesting than Python takes
@@ -148,12 +143,6 @@ def _compile(source: str) -> Template:
 def _variables(source: str) -> frozenset[str]:
     """Of a template that compiles."""
     return frozenset(meta.find_undeclared_variables(_environment().parse(source)))
-
-
-@pass_context
-def _check_time_left(context: Context, _: None) -> None:
-    if time.monotonic() > context.parent[_DEADLINE]:
-        raise TemplateError(f"the chat template took more than {_MOST_SECONDS:g} seconds and was stopped.")
 
 
 class _GenerationBlock(Extension):
@@ -205,6 +194,6 @@ def _folder_sources(config: FolderConfig) -> dict[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_whole(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(path, f"cannot be read: {error}.") from error

@@ -24,5 +24,9 @@ class ExportError(ValueError):
 
 
 def _shown(text: str) -> str:
-    shortened = text if len(text) <= _LONGEST else f"{text[:700]} … {text[-297:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shortened)
+    """Cut twice: what is escaped is longer, and what is enormous need not be escaped."""
+    return _shortened("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:700]} … {text[-297:]}"

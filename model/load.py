@@ -93,6 +93,8 @@ def find_model(path: Path) -> Path:
         raise ModelError(path, _missing(path))
     if path.is_file() or (path / "config.json").is_file():
         return path
+    if not path.is_dir():
+        raise ModelError(path, "is no ordinary file, nor a folder.")
     files = sorted(path.glob("*.gguf"))
     if len(files) != 1:
         found = f"{len(files)} GGUF files; name one of them" if files else "neither config.json nor a GGUF file"

@@ -27,15 +27,30 @@ class KVDemand:
     block_bytes: int
     max_num_seqs: int
     max_model_len: int  # tokens
+    num_weight_bytes: int = 0  # in memory already, beside it
 
     @property
     def num_blocks(self) -> int:
         return self.max_num_seqs * num_blocks_for(self.max_model_len, self.block_size)
 
 
+def require_room_for_weights(path: Path, num_bytes: int, free_bytes: int) -> None:
+    """Raises ModelError where the weights alone are more than what is free: before they are read, for the system would
+    end the process in the middle of that without a word."""
+    if num_bytes > free_bytes:
+        raise ModelError(
+            path,
+            f"its weights take {num_bytes:,} bytes of memory, {num_bytes - free_bytes:,} more than the "
+            f"{free_bytes:,} that are free. A smaller quantisation of the model may fit, or --weights int8 or int4 "
+            "where its weights are floats.",
+        )
+
+
 def choose_num_blocks(path: Path, demand: KVDemand, free_bytes: int, limit: int | None) -> int:
     """Blocks in `limit` bytes (None: in half of `free_bytes`), but never more than could be used. Raises ModelError,
-    naming the model at `path`, where not even one block fits."""
+    naming the model at `path`, where not even one block fits, or the limit is more than what is free."""
+    if limit is not None and limit > free_bytes:
+        raise ModelError(path, _too_much(demand, free_bytes, limit))
     allowed = int(free_bytes * SHARE_OF_FREE) if limit is None else limit
     num_blocks = min(allowed // demand.block_bytes, demand.num_blocks)
     if num_blocks < 1:
@@ -46,3 +61,16 @@ def choose_num_blocks(path: Path, demand: KVDemand, free_bytes: int, limit: int 
             f"{demand.block_bytes:,} bytes, and {allowed:,} bytes ({source}) hold none.",
         )
     return num_blocks
+
+
+def _too_much(demand: KVDemand, free_bytes: int, limit: int) -> str:
+    num_blocks, token_bytes = free_bytes // demand.block_bytes, demand.block_bytes // demand.block_size
+    whole = demand.num_blocks * demand.block_bytes
+    return (
+        f"--kv-cache-memory asks for {limit:,} bytes, and {free_bytes:,} are free: the weights "
+        f"have taken {demand.num_weight_bytes:,} already. A token takes {token_bytes:,} bytes, a block of "
+        f"{demand.block_size} tokens {demand.block_bytes:,}: what is free holds {num_blocks:,} blocks, "
+        f"{num_blocks * demand.block_size:,} tokens, and --max-num-seqs {demand.max_num_seqs} requests of "
+        f"{demand.max_model_len:,} tokens would fill {whole:,} bytes. Give --kv-cache-memory at most what is free, "
+        f"or leave it out for {SHARE_OF_FREE:.0%} of that, which is the default."
+    )

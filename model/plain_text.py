@@ -17,6 +17,19 @@ from functools import partial
 
 import tokenizers
 
+QUICK_LENGTH = 4096  # characters that are read in some milliseconds at the worst
+
+
+def token_ids_of(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
+    """A long text is read without the interpreter's lock, so that no other thread, the event loop's least of all, waits
+    for it: `tokenizers` keeps the lock in `encode` (for 0.9 s of a megabyte) and lets go of it for a batch."""
+    if len(text) <= QUICK_LENGTH:
+        ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
+    else:
+        (encoding,) = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        ids = encoding.ids
+    return ids
+
 
 class PlainText:
     """`guarded`: the special tokens that only templates write, id by name. May be used by several threads."""
@@ -72,13 +85,13 @@ class _SecretNames:
 
         pattern = re.compile(f"(?:{'|'.join(map(re.escape, self._names))})(?!{mark})")
         plain = pattern.sub(secret, text).replace(mark, "")
-        encode = partial(self._backend.encode, plain)
-        bare = [self._ids.get(token_id, token_id) for token_id in encode(add_special_tokens=False).ids]
+        encode = partial(token_ids_of, self._backend, plain)
+        bare = [self._ids.get(token_id, token_id) for token_id in encode(add_special_tokens=False)]
         if sum(token_id in self._guarded_ids for token_id in bare) != len(written):
             raise ValueError("the text names a special token in a way that cannot be read as text.")
         if not add_special_tokens:
             return bare
-        return [self._ids.get(token_id, token_id) for token_id in encode(add_special_tokens=True).ids]
+        return [self._ids.get(token_id, token_id) for token_id in encode(add_special_tokens=True)]
 
 
 def _renamed(backend: tokenizers.Tokenizer, names: Mapping[str, str]) -> tokenizers.Tokenizer:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import tokenizers
 
+from model.chat_messages import CostlyTemplateError
 from model.chat_template import ChatTemplate
 from model.errors import ModelError
 from model.formats.tokenizer_folder import FolderConfig, read_backend
-from model.plain_text import PlainText
+from model.plain_text import PlainText, token_ids_of
 from model.token_bytes import token_bytes
 
 # The regular expression engine of `tokenizers` panics, past every `except Exception`, after ten million steps back
@@ -47,9 +48,11 @@ class Tokenizer:
         `path`, for a tokenizer whose tokens cannot be spelled in bytes, and a template whose text has no tokens."""
         added = backend.get_added_tokens_decoder().items()
         special = frozenset(token_id for token_id, token in added if token.special and token.content not in TAGS)
-        behind = template.text_behind_answer().lstrip() if template else ""
         try:
+            behind = template.text_behind_answer().lstrip() if template else ""
             turn_end = special.intersection(_encode(backend, behind, add_special_tokens=False)[:1])
+        except CostlyTemplateError as error:
+            raise ModelError(path, f"the chat template cannot be used: {error}") from error
         except ValueError as error:
             raise ModelError(path, f"behind an answer of the chat template {error}") from error
         return cls(
@@ -88,11 +91,13 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True, *, mark: str = "") -> list[int]:
         """The name of a special token in `text` becomes that token, as in transformers, unless `mark` is in it; no mark
         becomes a token. `add_special_tokens`: what the model wants around every text, such as a beginning of text.
-        Raises ValueError for what is not Unicode text, and for a text that no model has room for."""
+        Raises ValueError for what is not Unicode text, for a text that no model has room for, and for one that the
+        vocabulary's regular expressions give up on."""
         if not mark or mark not in text:
             return _encode(self.backend, text, add_special_tokens)
         _check(text.replace(mark, ""))
-        return self.plain_text.encode(text, mark, add_special_tokens)
+        with _Panics():
+            return self.plain_text.encode(text, mark, add_special_tokens)
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Raises ValueError for an id that is not in the vocabulary."""
@@ -105,8 +110,19 @@ class Tokenizer:
 
 def _encode(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
     _check(text)
-    ids: list[int] = backend.encode(text, add_special_tokens=add_special_tokens).ids
-    return ids
+    with _Panics():
+        return token_ids_of(backend, text, add_special_tokens)
+
+
+class _Panics:
+    """A panic of `tokenizers` is no Exception and has a class that cannot be imported. It becomes a ValueError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None and kind.__name__ == "PanicException":
+            raise ValueError("the text is one that the tokenizer's regular expressions give up on.") from error
 
 
 def _check(text: str) -> None:

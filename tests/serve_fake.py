@@ -3,15 +3,19 @@
 python -m tests.serve_fake BEHAVIOUR serve --port 0 …
 """
 
+import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import app.main
+from app import listener
 from app.cli import main
-from model.batch import Batch
+from model.batch import Batch, StepOutput
 from model.errors import ModelError
 from model.formats.checkpoint import GenerationDefaults
 from model.load import LoadedModel
@@ -36,12 +40,34 @@ def die(batch: Batch) -> None:
         raise Death
 
 
+IS_OPEN = threading.Event()  # the port: the start's own steps, which test the model, are never disturbed
+
+
+def open_port(sock: socket.socket) -> None:
+    listener.open_port(sock)
+    IS_OPEN.set()
+
+
+def fail_at_once(batch: Batch) -> None:
+    raise ArithmeticError("overflow")
+
+
+class SlotDependentRunner(FakeRunner):
+    def run(self, batch: Batch) -> StepOutput:
+        rows = zip(batch.chunks, super().run(batch).results, strict=True)
+        return StepOutput(tuple(replace(result, logprob=-0.5 - chunk.slot / 2**40) for chunk, result in rows))
+
+
 STEPS = {
     "answers": lambda batch: None,
     "crawls": lambda batch: time.sleep(0.05),  # a stream that is open for as long as a test needs
     "hangs": lambda batch: time.sleep(60),
     "dies": die,
 }
+
+
+def once_open(step: Callable[[Batch], None]) -> Callable[[Batch], None]:
+    return lambda batch: step(batch) if IS_OPEN.is_set() else None
 
 
 def load(options: LoadOptions) -> LoadedModel:
@@ -52,8 +78,9 @@ def load(options: LoadOptions) -> LoadedModel:
         sys.stdin.readline()
     if behaviour == "cannot load":
         raise ModelError("folder/model.gguf", "tensor 'output.weight' is missing.")
-    before_step = STEPS.get(behaviour, STEPS["answers"])
-    runner = FakeRunner(says("Because. " * 200), num_blocks=2048, max_model_len=4096, before_step=before_step)
+    step = fail_at_once if behaviour == "cannot compute" else once_open(STEPS.get(behaviour, STEPS["answers"]))
+    kind = SlotDependentRunner if behaviour == "depends on slots" else FakeRunner
+    runner = kind(says("Because. " * 200), num_blocks=2048, max_model_len=4096, before_step=step)
     return LoadedModel(
         name="fake",
         path=Path("folder/fake.gguf"),
@@ -70,4 +97,5 @@ def load(options: LoadOptions) -> LoadedModel:
 if __name__ == "__main__":
     app.main.locate = lambda options: Path("folder/fake.gguf")
     app.main.load = load
+    app.main.open_port = open_port
     sys.exit(main(sys.argv[2:]))

@@ -71,7 +71,7 @@ ROOMS = (
 )
 # Who alone may import a library.
 LIBRARIES = {
-    ("fastapi", "starlette"): ("app.api",),
+    ("fastapi", "starlette", "limits"): ("app.api",),
     ("llguidance",): ("app.engine.grammars.constraints", "app.engine.grammars.lark", "app.engine.grammars.trial"),
     ("uvicorn",): ("app.server", "app.bounded_http"),
     ("torch",): ("model.torch_backend", "model.formats.minimind"),
@@ -79,9 +79,9 @@ LIBRARIES = {
     ("hatchling", "packaging"): ("model.native.build_hook",),
     ("numpy",): ("model", "app.bench"),
     ("gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
-    ("pydantic",): ("app.api", "app.bench", "app.settings", "app.key_file", "app.arguments"),
+    ("pydantic",): ("app.api", "app.bench", "app.settings", "app.option_values", "app.key_file", "app.arguments"),
     ("rich", "plotly"): ("app.bench",),
-    ("pydantic_settings",): ("app.settings",),
+    ("pydantic_settings",): ("app.settings", "app.option_values"),
     ("transformers",): (),
 }
 LAZY_IMPORTS = ("app/cli.py", "model/backends.py", "model/load.py")

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from app.listener import AddressError, open_port, take_address
+from app.listener import KEEPALIVE, UNSENT_IN_KERNEL, AddressError, open_port, take_address
 
 
 def test_an_address_is_taken_before_anybody_is_let_in():
@@ -30,6 +30,17 @@ def test_of_two_that_start_together_the_second_is_told():
             open_port(first)
             with pytest.raises(AddressError, match=f"port {port}: another program"):
                 open_port(second)
+
+
+def test_connections_notice_that_a_peer_is_gone_and_keep_little_for_it():
+    """What the system has of it; what comes of it is in tests/reliability/test_catalogue_lifecycle.py."""
+    with closing(take_address("127.0.0.1", 0)) as sock:
+        open_port(sock)
+        with socket.create_connection(sock.getsockname()), closing(sock.accept()[0]) as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            for name, value in (KEEPALIVE | {"TCP_NOTSENT_LOWAT": UNSENT_IN_KERNEL}).items():
+                if hasattr(socket, name):
+                    assert accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 
 
 def test_a_port_is_free_again_at_once():

@@ -1,18 +1,15 @@
 """The life of `slotwise serve` as a process: when it lets clients in, and every way in which it ends."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
@@ -21,53 +18,12 @@ from app.main import describe, fingerprint
 from app.settings import ServeSettings
 from model.batch import SamplingParams
 from model.options import LoadOptions
+from model.self_test import SelfTest
 from tests import serve_fake
+from tests.slotwise_process import PATIENCE_S, Process, open_stream
 
-ROOT = Path(__file__).parents[1]
 ENDING = (signal.SIGINT, signal.SIGTERM)
-PATIENCE_S = 60  # before a test gives up on a process; none is expected to need it
-
-
-class Process:
-    """A running command, what it has printed so far, and where it listens once its banner has come."""
-
-    def __init__(self, folder: Path, behaviour: str, *words: str) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SLOTWISE_")}
-        command = [sys.executable, "-m", "tests.serve_fake", behaviour, "serve", *words]
-        self._folder = folder
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-            self.popen = subprocess.Popen(command, cwd=ROOT, env=clean, stdin=subprocess.PIPE, stdout=out, stderr=err)
-
-    @property
-    def out(self) -> str:
-        return (self._folder / "out").read_text()
-
-    @property
-    def err(self) -> str:
-        """Without the line of the log that says which model is loaded."""
-        text = (self._folder / "err").read_text()
-        return re.sub(r"^\S+ \S+ INFO app\.main: loading folder/fake\.gguf\n", "", text, flags=re.MULTILINE)
-
-    def wait_until(self, is_reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_reached():
-            assert self.popen.poll() is None, f"it ended: {self.out}{self.err}"
-            assert time.monotonic() < deadline, f"it does not come: {self.out}{self.err}"
-            time.sleep(0.01)
-
-    def wait_until_loading(self) -> None:
-        self.wait_until(lambda: "loading" in self.err)
-
-    @property
-    def url(self) -> str:
-        self.wait_until(lambda: "\ncurl " in self.out)
-        return re.findall(r"API +(http://\S+)/v1", self.out)[0]
-
-    def signal(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
-
-    def status(self) -> int:
-        return self.popen.wait(PATIENCE_S)
+PASSED = SelfTest(is_batch_invariant=True, num_steps=1, longest_step_s=0.0)
 
 
 @pytest.fixture
@@ -91,16 +47,6 @@ def free_port() -> int:
         finder.bind(("127.0.0.1", 0))
         port: int = finder.getsockname()[1]
         return port
-
-
-@contextmanager
-def open_stream(url: str) -> Iterator[Iterator[str]]:
-    """The lines of a stream whose first token has come."""
-    body = {"prompt": "x", "max_tokens": 1000, "stream": True}
-    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=PATIENCE_S) as response:
-        lines = response.iter_lines()
-        next(lines)
-        yield lines
 
 
 def test_serves_once_its_banner_is_out(slotwise):
@@ -145,7 +91,7 @@ def test_a_key_guards_the_server(slotwise, tmp_path):
 def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
     """The fake recommends temperature 0.5 and nothing else."""
     monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
-    served = describe(ServeSettings(), serve_fake.load(LoadOptions()))
+    served = describe(ServeSettings(), serve_fake.load(LoadOptions()), PASSED)
 
     assert served.defaults == SamplingParams(temperature=0.5)
     assert served.names == ("fake",)
@@ -154,13 +100,21 @@ def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
 def test_the_fingerprint_is_of_all_that_an_answer_depends_on_but_the_request(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
     loaded, again = (serve_fake.load(LoadOptions()) for _ in range(2))
-    other_kv = replace(again.runner.info, kv_dtype="int8")
+    own = fingerprint(loaded, PASSED)
 
-    assert re.fullmatch(r"fp_[0-9a-f]{12}", fingerprint(loaded))
-    assert fingerprint(again) == fingerprint(loaded) == describe(ServeSettings(), loaded).fingerprint
-    assert fingerprint(replace(loaded, name="other")) != fingerprint(loaded)
-    again.runner.info = other_kv
-    assert fingerprint(again) != fingerprint(loaded)
+    assert re.fullmatch(r"fp_[0-9a-f]{12}", own)
+    assert fingerprint(again, PASSED) == own == describe(ServeSettings(), loaded, PASSED).fingerprint
+    assert fingerprint(again, replace(PASSED, num_steps=3, longest_step_s=1.0, is_batch_invariant=None)) == own
+    assert fingerprint(again, replace(PASSED, is_batch_invariant=False)) != own
+    assert fingerprint(replace(loaded, name="other"), PASSED) != own
+    for change in ({"kv_dtype": "int8"}, {"num_threads": 2}, {"instruction_set": "avx2"}):
+        again.runner.info = replace(loaded.runner.info, **change)
+        assert fingerprint(again, PASSED) != own
+    prints = set()
+    for num_threads in (1, 2):
+        again.runner.info = replace(loaded.runner.info, backend="native", num_threads=num_threads)
+        prints.add(fingerprint(again, PASSED))
+    assert len(prints) == 1, "its answers do not depend on them"
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -173,11 +127,10 @@ def test_a_signal_ends_an_idle_server_in_order(number, slotwise):
     assert process.err == "loading\n"
 
 
-@pytest.mark.parametrize("number", ENDING)
-def test_a_signal_ends_open_streams_with_an_error(number, slotwise):
+def test_ctrl_c_ends_open_streams_at_once_with_an_error(slotwise):
     process = slotwise("crawls")
     with open_stream(process.url) as lines:
-        process.signal(number)
+        process.signal(signal.SIGINT)
         events = [line for line in lines if line]
 
     assert process.status() == 0
@@ -229,7 +182,7 @@ def test_a_step_that_never_returns_does_not_keep_the_server(slotwise):
     process.signal(signal.SIGTERM)
 
     assert process.status() == 1
-    assert "the server does not come to its end" in process.err
+    assert "the engine has made no progress" in process.err
 
 
 def test_the_engines_death_is_a_failure_of_the_server(slotwise):
@@ -275,6 +228,24 @@ def test_a_model_that_cannot_be_loaded_is_one_paragraph(slotwise):
     assert process.status() == 2
     assert process.out == ""
     assert process.err == "loading\nslotwise serve: error: folder/model.gguf: tensor 'output.weight' is missing.\n"
+
+
+def test_a_model_that_fails_its_self_test_is_one_paragraph_before_the_port_opens(slotwise, free_port):
+    process = slotwise("cannot compute", port=free_port)
+
+    assert process.status() == 2
+    assert process.out == ""
+    problem = "folder/fake.gguf: the warm-up failed: ArithmeticError: overflow"
+    assert process.err == f"loading\nslotwise serve: error: {problem}\n"
+
+
+def test_what_the_self_test_found_is_told_in_the_log_and_in_version(slotwise):
+    process = slotwise("depends on slots")
+    version = httpx.get(f"{process.url}/version").json()
+
+    assert version["batch_invariant"] is False
+    assert version["batch_invariance_remark"].startswith("token 0 of a greedy answer: 66 with -0.5")
+    assert " INFO app.main: an answer depends on what is computed beside it: token 0 of a greedy" in process.err
 
 
 def test_a_busy_port_is_known_before_the_model_is_loaded(slotwise):

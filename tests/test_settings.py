@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.key_file import KeyFile
-from app.settings import PullSettings, ServeSettings, parse_count, parse_size
+from app.option_values import parse_count, parse_size
+from app.settings import PullSettings, ServeSettings
 from model.options import LoadOptions
 
 GIB = 1024**3
@@ -93,6 +94,12 @@ def test_the_defaults_are_those_of_the_documentation():
         ("cache_dir", "elsewhere", Path("elsewhere")),
         ("allowed_origins", "http://a,http://b:1", ("http://a", "http://b:1")),
         ("max_body_size", "1m", 2**20),
+        ("max_requests_per_minute", "60", 60),
+        ("max_tokens_per_minute", "100k", 102_400),
+        ("max_queued_requests", "2k", 2048),
+        ("max_queued_tokens", "4m", 2**22),
+        ("request_timeout", "1.5", 1.5),
+        ("drain_timeout", "0", 0.0),
     ],
 )
 def test_every_option_is_read_from_the_environment(field, text, value, monkeypatch):

@@ -11,6 +11,8 @@ class Access:
     origins: tuple[str, ...] = ()  # of foreign web pages whose scripts may ask; "*": all
     max_body: int = MAX_BODY  # bytes
     seconds_to_send: float = SECONDS_TO_SEND  # … of a small body
+    max_requests_per_minute: int | None = None  # of each owner; None: as many as they like
+    max_tokens_per_minute: int | None = None
 
 
 OPEN_TO_ALL = Access()

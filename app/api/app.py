@@ -11,11 +11,13 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.access import OPEN_TO_ALL, Access
+from app.api.admission import Admission
 from app.api.auth import ApiKeys
 from app.api.body_limit import BodyLimit
 from app.api.chat.calls import ChatCalls
 from app.api.chat.route import Chat
 from app.api.completions import Completions
+from app.api.door import Door
 from app.api.embeddings import Pooling
 from app.api.errors import install_error_handlers
 from app.api.generation import Generation
@@ -23,6 +25,8 @@ from app.api.health import HealthChecks
 from app.api.messages.route import AnthropicMessages
 from app.api.metrics import Metrics
 from app.api.models import Models
+from app.api.rate_limit_headers import NAMES, RateLimitHeaders
+from app.api.rate_limits import RateLimits
 from app.api.render import Rendering
 from app.api.request_id import RequestIds
 from app.api.requests import Requests
@@ -55,13 +59,15 @@ def create_app(
         lifespan=_lifespan(engine),
         redirect_slashes=False,
     )
-    generation = Generation(served, engine, ping_after_s)
+    limits = RateLimits.of(access)
+    submit = Admission(engine, limits).submit if limits else engine.submit
+    generation = Generation(served, engine, submit, ping_after_s, access.max_tokens_per_minute)
     for resource in (
         Completions(generation),
         Chat(generation),
         Responses(ChatCalls(generation)),
         AnthropicMessages(ChatCalls(generation)),
-        Pooling(served, engine),
+        Pooling(served, engine, submit),
         Models(served),
         Tokenization(served),
         Rendering(served),
@@ -73,13 +79,16 @@ def create_app(
     ):
         app.include_router(resource.router())
     install_error_handlers(app)
-    _guard(app, access)
+    _guard(app, access, limits, engine.admission.require_room)
     return app
 
 
-def _guard(app: FastAPI, access: Access) -> None:
+def _guard(app: FastAPI, access: Access, limits: RateLimits | None, require_room: Callable[[], None]) -> None:
     """What every request passes, from the inside out."""
+    app.add_middleware(Door, require_room=require_room)
     app.add_middleware(BodyLimit, max_body=access.max_body, seconds_to_send=access.seconds_to_send)
+    if limits:
+        app.add_middleware(RateLimitHeaders, limits=limits)
     app.add_middleware(ApiKeys, keys=access.keys)
     if access.origins:  # a browser asks beforehand, without a key, whether it may
         app.add_middleware(
@@ -87,7 +96,7 @@ def _guard(app: FastAPI, access: Access) -> None:
             allow_origins=access.origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "request-id", "retry-after", "openai-processing-ms"],
+            expose_headers=["x-request-id", "request-id", "retry-after", "openai-processing-ms", *NAMES],
         )
     app.add_middleware(RequestIds)  # whatever is answered bears an id
 

@@ -19,7 +19,7 @@ from app.api.errors import GenerationFailed, InvalidRequest, RequestCancelled
 from app.api.prompts import check_prompts, text_token_ids
 from app.api.schemas.embeddings import Embedding, EmbeddingRequest, Embeddings, EmbeddingUsage
 from app.api.served import ServedModel
-from app.api.stream import WholeAnswer
+from app.api.stream import Submit, WholeAnswer
 from app.api.submissions import names_of
 from app.engine.engine import Engine
 from app.engine.limits import room_for
@@ -32,6 +32,7 @@ PATH = "/v1/embeddings"
 class Pooling:
     served: ServedModel
     engine: Engine
+    submit: Submit
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["generation"])
@@ -50,7 +51,7 @@ class Pooling:
             kept = room_for(self.engine.info, 0) if body.truncate_prompt_tokens == -1 else body.truncate_prompt_tokens
             prompts = [prompt[:kept] for prompt in prompts]
         submissions = _submissions(prompts, request.state.request_id, request.state.owner)
-        return WholeAnswer(self.engine, submissions, EmbeddingAnswer(self.served.name, body, prompts).render)
+        return WholeAnswer(self.submit, submissions, EmbeddingAnswer(self.served.name, body, prompts).render)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class EmbeddingAnswer:
     def _embedding(self, index: int, last: TokenEvent) -> Embedding:
         if last.finish_reason is FinishReason.ABORT:
             raise RequestCancelled("The request was cancelled before its input was read.")
-        assert last.pooled is not None, "the request asked for it"
+        if last.pooled is None:
+            raise GenerationFailed("The deadline passed before the input was read.")
         if not all(map(math.isfinite, last.pooled)):
             raise GenerationFailed("The model's hidden states are not finite.")
         vector = unit(last.pooled) if self.body.normalize else last.pooled

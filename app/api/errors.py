@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from app.engine.errors import EngineDead, RequestTooLong, TryAgain
+from app.engine.errors import EngineDead, QueueFull, RequestTooLong, ShuttingDown, TryAgain
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
@@ -86,6 +86,14 @@ class HeadersTooLarge(ValueError):
     """More headers, or longer ones, than the server reads."""
 
 
+class ExceedsRateLimit(ValueError):
+    """One request with more tokens than its owner may have in a minute: no waiting helps."""
+
+
+class TooManyConnections(TryAgain):
+    """As many as the server has descriptors for."""
+
+
 class GenerationFailed(Exception):
     """The engine ended a request with an error."""
 
@@ -104,6 +112,7 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
     return {
         InvalidRequest: ErrorKind(400),
         RequestTooLong: ErrorKind(400, code="context_length_exceeded", param="max_tokens"),
+        ExceedsRateLimit: ErrorKind(400, code="exceeds_rate_limit", param="max_tokens"),
         ClientDisconnect: ErrorKind(400, message="The body ended before its time."),
         WrongApiKey: ErrorKind(401, code="invalid_api_key", headers={"www-authenticate": "Bearer"}),
         UnknownModel: ErrorKind(404, code="model_not_found", param="model"),
@@ -117,8 +126,11 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         RequestTooSlow: ErrorKind(408, code="request_timeout", headers=CLOSES),
         BodyTooLarge: ErrorKind(413, code="request_too_large", headers=CLOSES),
         HeadersTooLarge: ErrorKind(431, code="headers_too_large", headers=CLOSES),
+        TooManyConnections: ErrorKind(503, "server_error", "too_many_connections", headers=CLOSES),
         GenerationFailed: ErrorKind(500, "server_error"),
         TryAgain: ErrorKind(429, "rate_limit_error", "rate_limit_exceeded"),
+        QueueFull: ErrorKind(429, "rate_limit_error", "queue_full"),
+        ShuttingDown: ErrorKind(503, "server_error", "shutting_down", headers=CLOSES),  # … and asks elsewhere
         EngineDead: ErrorKind(503, "server_error", "engine_dead"),
         Exception: ErrorKind(500, "server_error", message="The server failed at this request; its log says why."),
     }
@@ -166,10 +178,10 @@ def error_response(error: Exception, scope: Scope, headers: Mapping[str, str] | 
     """`scope` of the request that it answers."""
     is_anthropic = speaks_anthropic(scope)
     body = anthropic_error_body(error, scope["state"]["request_id"]) if is_anthropic else error_body(error)
-    return JSONResponse(body, kind_of(error).status, {**(headers or {}), **_own_headers(error)})
+    return JSONResponse(body, kind_of(error).status, {**(headers or {}), **headers_of(error)})
 
 
-def _own_headers(error: Exception) -> dict[str, str]:
+def headers_of(error: Exception) -> dict[str, str]:
     """What its kind always has, and when to come again where the error itself knows."""
     own = dict(kind_of(error).headers)
     if isinstance(error, TryAgain):

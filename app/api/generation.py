@@ -11,7 +11,7 @@ from app.api.answers import AnswerPlan, plan_answer
 from app.api.schemas.generation import GenerationRequest
 from app.api.served import ServedModel
 from app.api.steering import steering_of
-from app.api.stream import PING_AFTER_S, Render, StreamedAnswer, WholeAnswer, Writer
+from app.api.stream import PING_AFTER_S, Render, StreamedAnswer, Submit, WholeAnswer, Writer
 from app.api.submissions import Origin, build_submissions
 from app.engine.engine import Engine
 from app.engine.grammars.grammar import Grammar
@@ -30,7 +30,16 @@ class Call:
 class Generation:
     served: ServedModel
     engine: Engine
+    submit: Submit
     ping_after_s: float = PING_AFTER_S
+    max_tokens_per_minute: int | None = None
+
+    def room_for(self, num_prompt_tokens: int, num_candidates: int) -> int:
+        """The most tokens that each candidate of a prompt may have, where nobody says how many."""
+        room = self.engine.room_for(num_prompt_tokens)
+        if self.max_tokens_per_minute is None:
+            return room
+        return min(room, (self.max_tokens_per_minute - num_prompt_tokens) // num_candidates)
 
     async def prepare(
         self,
@@ -51,8 +60,8 @@ class Generation:
 
     def stream(self, call: Call, writer: Writer) -> Response:
         """A response that has yet to submit: the engine hears of it when it is sent."""
-        return StreamedAnswer(self.engine, call.submissions, writer, self.ping_after_s)
+        return StreamedAnswer(self.submit, call.submissions, writer, self.ping_after_s)
 
     def whole(self, call: Call, render: Render) -> Response:
         """Likewise."""
-        return WholeAnswer(self.engine, call.submissions, render)
+        return WholeAnswer(self.submit, call.submissions, render)

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from app.api.schemas.resources import Health
 from app.engine.engine import Engine
-from app.engine.errors import EngineDead
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,5 @@ class HealthChecks:
         return Health()
 
     async def ready(self) -> Health:
-        if not self.engine.is_alive:
-            raise EngineDead
+        self.engine.raise_if_not_ready()
         return Health()

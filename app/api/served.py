@@ -80,6 +80,8 @@ class ServedModel:
     eos_token_ids: frozenset[int]
     grammars: GrammarCompiler
     fingerprint: str = ""  # changes with everything but the request that an answer depends on
+    is_batch_invariant: bool | None = None  # as the self-test found at the start; None: it did not come to an end
+    invariance_remark: str | None = None  # what differed, or was not tested
     defaults: SamplingParams = field(default_factory=SamplingParams)
 
     @property

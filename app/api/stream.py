@@ -17,10 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.answers import by_choice, raise_if_failed
 from app.api.errors import GenerationFailed
 from app.api.schemas.wire import WireAnswer
-from app.engine.engine import Engine
 from app.engine.errors import EngineDead
 from app.engine.request import Submission, TokenEvent
-from app.engine.stream import EventStream
 
 PING = b": ping\n\n"
 PING_AFTER_S = 15.0  # of silence; naive clients stumble over comments, so only where a proxy might lose patience
@@ -46,17 +44,28 @@ class Writer(Protocol):
         ...
 
 
+class Events(Protocol):
+    """As `EventStream`."""
+
+    async def next(self) -> list[TokenEvent]: ...
+
+    def abort(self) -> None: ...
+
+
+Submit = Callable[[Sequence[Submission]], Events]  # raises Refused
+
+
 class EngineResponse(Response):
     """Submits, answers, and frees: whether the answer is complete, failed, or its client has gone, on leaving this
     response nothing of its requests is left in the engine."""
 
-    def __init__(self, engine: Engine, submissions: Sequence[Submission]) -> None:
+    def __init__(self, submit: Submit, submissions: Sequence[Submission]) -> None:
         super().__init__()
-        self._engine = engine
+        self._submit = submit
         self._submissions = submissions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
-        stream = self._engine.submit(self._submissions)
+        stream = self._submit(self._submissions)
         answering = asyncio.create_task(self._answer(stream, send))
         leaving = asyncio.create_task(_client_leaves(receive))
         try:
@@ -70,18 +79,18 @@ class EngineResponse(Response):
             await asyncio.gather(answering, leaving, return_exceptions=True)
 
     @abstractmethod
-    async def _answer(self, stream: EventStream, send: Send) -> None:
+    async def _answer(self, stream: Events, send: Send) -> None:
         """Sends all of the response. Raises GenerationFailed or EngineDead where nothing has been sent yet."""
 
 
 class WholeAnswer(EngineResponse):
     """One JSON body, when all choices are complete."""
 
-    def __init__(self, engine: Engine, submissions: Sequence[Submission], render: Render) -> None:
-        super().__init__(engine, submissions)
+    def __init__(self, submit: Submit, submissions: Sequence[Submission], render: Render) -> None:
+        super().__init__(submit, submissions)
         self._render = render
 
-    async def _answer(self, stream: EventStream, send: Send) -> None:
+    async def _answer(self, stream: Events, send: Send) -> None:
         events: list[TokenEvent] = []
         while arrived := await stream.next():
             raise_if_failed(arrived)
@@ -98,17 +107,17 @@ class StreamedAnswer(EngineResponse):
 
     def __init__(
         self,
-        engine: Engine,
+        submit: Submit,
         submissions: Sequence[Submission],
         writer: Writer,
         ping_after_s: float = PING_AFTER_S,
     ) -> None:
-        super().__init__(engine, submissions)
+        super().__init__(submit, submissions)
         self._writer = writer
         self._ping_after_s = ping_after_s
         self._is_started = False
 
-    async def _answer(self, stream: EventStream, send: Send) -> None:
+    async def _answer(self, stream: Events, send: Send) -> None:
         silent_since = asyncio.get_running_loop().time()
         try:
             while not self._writer.is_finished:
@@ -121,7 +130,7 @@ class StreamedAnswer(EngineResponse):
                 raise
             await self._send(send, self._writer.error(error), more=False)
 
-    async def _next_bytes(self, stream: EventStream, deadline: float) -> bytes:
+    async def _next_bytes(self, stream: Events, deadline: float) -> bytes:
         try:
             async with asyncio.timeout_at(deadline):
                 events = await stream.next()

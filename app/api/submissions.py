@@ -45,11 +45,12 @@ def build_submissions(
     for prompt in prompts:
         limit = max(default_max_tokens(len(prompt)), 1) if body.token_limit is None else body.token_limit
         params = _params(body, served, steering, limit)
+        token_ids = tuple(prompt)  # all candidates share it
         seed = secrets.randbits(64) if body.seed is None else body.seed
         for candidate in range(body.num_candidates):
             sampling = replace(params.sampling, seed=(seed + candidate) % NUM_SEEDS)
             own = replace(params, sampling=sampling, constraint=steering.new_constraint())
-            submissions.append(Submission(names[len(submissions)], tuple(prompt), own, origin.call_id, origin.owner))
+            submissions.append(Submission(names[len(submissions)], token_ids, own, origin.call_id, origin.owner))
     return submissions
 
 

@@ -32,6 +32,8 @@ class Versions:
             num_threads=self.info.num_threads,
             weights=self.info.dtype,
             kv_cache=self.info.kv_dtype,
+            batch_invariant=self.served.is_batch_invariant,
+            batch_invariance_remark=self.served.invariance_remark,
             max_model_len=self.served.max_model_len,
             python=platform.python_version(),
             platform=f"{platform.system()} {platform.machine()}",

@@ -17,6 +17,17 @@ class TryAgain(Refused):
         self.retry_after_s = retry_after_s
 
 
+class QueueFull(TryAgain):
+    """More requests wait than may, or longer ones."""
+
+
+class ShuttingDown(TryAgain):
+    """The server ends when what it has accepted is done, and accepts no more."""
+
+    def __init__(self, message: str = "The server is shutting down and takes no more requests.") -> None:
+        super().__init__(message)
+
+
 class EngineDead(TryAgain, RuntimeError):
     """The engine has ended: it is shutting down, or it failed."""
 

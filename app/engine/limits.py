@@ -1,5 +1,6 @@
 """What fits: how much runs at once, and what is refused at the door because it never could."""
 
+import math
 from dataclasses import dataclass
 
 from app.engine.errors import RequestTooLong
@@ -11,6 +12,9 @@ from model.batch import RunnerInfo
 class Limits:
     max_num_seqs: int  # slots
     max_num_batched_tokens: int  # tokens in a step, decode and prefill together
+    max_queued_requests: int = 1024  # that wait for their first slot while all are taken
+    max_queued_tokens: int = 2**20  # of the prompts of these
+    max_seconds: float = math.inf  # from a request's arrival to its end
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:

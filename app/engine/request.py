@@ -106,7 +106,14 @@ class TokenEvent:
 class Request:
     """Waiting while it has no slot, running while it has one, finished once it has a finish reason."""
 
-    def __init__(self, submission: Submission, index: int, vocabulary: Vocabulary, arrival_time: float) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        index: int,
+        vocabulary: Vocabulary,
+        arrival_time: float,
+        max_seconds: float = math.inf,
+    ) -> None:
         params = submission.params
         self.request_id = submission.request_id
         self.call_id = submission.call_id
@@ -114,8 +121,10 @@ class Request:
         self.index = index
         self.params = params
         self.arrival_time = arrival_time
+        self.number = 0  # in the scheduler's order of arrivals; of two that have the same turn, the lower goes first
         self.turn = arrival_time + PRIORITY_S * params.priority  # the smaller, the sooner
-        self.deadline = math.inf if params.timeout_s is None else arrival_time + params.timeout_s
+        timeout_s = math.inf if params.timeout_s is None else params.timeout_s
+        self.deadline = arrival_time + min(timeout_s, max_seconds)
         self.admission_time: float | None = None  # when it got its first slot
         self.first_token_time: float | None = None
         self.last_token_time: float | None = None
@@ -124,6 +133,7 @@ class Request:
         self.slot: Slot | None = None
         self.max_blocks = 0  # the most that a slot of it had, of those that are freed
         self.num_preemptions = 0
+        self.num_faults = 0  # failed steps that it was in
         self.is_decoding = False  # the runner has sampled from this slot, so it knows the last token
         self.finish_reason: FinishReason | None = None
         self._num_prompt_logprobs = 0  # published

@@ -42,7 +42,10 @@ class EventStream:
             self._abort()
 
     def deliver(self, event: TokenEvent) -> None:
-        """Called on the event loop, for each event of the submission."""
+        """Called on the event loop, for each event of the submission. (An engine that was given up as stuck may yet
+        come to its senses, after all was told to have ended.)"""
+        if not self._num_open:
+            return
         if event.finish_reason is not None:
             self._num_open -= 1
         self._events.append(event)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ModelError
+from model.formats.ordinary_file import read_whole
 
 _MAX = sys.float_info.max  # infinity and NaN are beyond it, and integers that no float holds
 
@@ -26,8 +27,10 @@ class JsonObject:
     @classmethod
     def read(cls, path: Path) -> "JsonObject":
         try:
-            values = json.loads(path.read_bytes())
+            values = json.loads(read_whole(path))
             json.dumps(values, ensure_ascii=False).encode()  # "\ud800", half of a surrogate pair, would break others
+        except ModelError:
+            raise
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(path, f"cannot be read as JSON: {error}.") from error
         if not isinstance(values, dict):

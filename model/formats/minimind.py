@@ -18,6 +18,7 @@ from model.config import ModelConfig, MoeConfig, RopeConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.formats.tied_embeddings import EMBEDDING, resolve_tying
+from model.formats.torch_archive import check_archive
 
 Generation = Literal["MiniMind-v1", "MiniMind2 of early 2025", "MiniMind2", "MiniMind-3"]
 Tensors = Mapping[str, torch.Tensor]
@@ -41,6 +42,7 @@ _DAMAGE = (
     OverflowError,
     struct.error,
 )
+_REASON = "WeightsUnpickler error: "
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
@@ -104,10 +106,16 @@ def _load(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        if is_zip:
+            check_archive(path)
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True) if is_zip else None
     except pickle.UnpicklingError as error:
         cause = "holds Python objects other than tensors, which are never loaded, or is damaged"
         raise ModelError(path, f"{cause} ({_reason(error)}).") from error
+    except ModelError:
+        raise
+    except MemoryError as error:
+        raise ModelError(path, "asks for more memory than the system gives: it is damaged, or no model.") from error
     except _DAMAGE as error:
         raise ModelError(path, f"is damaged or cut short and cannot be read: {_reason(error)}.") from error
     if not is_zip:
@@ -116,10 +124,13 @@ def _load(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """One line of what torch says; for an object that it refuses, the line that names it."""
+    """One line of what torch says; for an object that it refuses, the line that names it. Not its advice, which is to
+    load the file as a program."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if "GLOBAL" in line]
-    return (named or lines or [type(error).__name__])[0].rstrip(".")
+    reasons = [line.partition(_REASON)[2] for line in lines if _REASON in line]
+    others = [line for line in lines if "weights_only" not in line]
+    return (named or reasons or others or [type(error).__name__])[0].rstrip(".")
 
 
 def _config(path: Path, tensors: Tensors) -> ModelConfig:

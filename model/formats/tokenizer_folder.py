@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 
 from model.errors import ModelError
 from model.formats.json_object import JsonObject
+from model.formats.ordinary_file import read_whole
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAX_DIGITS = 10  # of a token id, which has 32 bits
@@ -155,7 +156,7 @@ class _LibraryErrors:
 
 def _read_source(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_whole(path).decode("utf-8")
     except FileNotFoundError as error:
         hint = "tokenizer.model and vocab.json are not read; transformers' save_pretrained writes the file."
         raise ModelError(path, f"there is no such file. {hint}") from error

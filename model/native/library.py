@@ -53,7 +53,7 @@ class NativeUnavailable(Exception):
     a colon."""
 
 
-class NativeError(Exception):
+class NativeError(RuntimeError):
     """A call that failed, in the words of the library."""
 
 

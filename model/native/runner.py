@@ -39,7 +39,7 @@ class NativeRunner:
         num_threads = choose_num_threads(options.num_threads)
         model = NativeModel(self._library, checkpoint, options)
         block_bytes = self._library.block_bytes(model.address, kv_type)
-        demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len)
+        demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len, model.num_bytes)
         num_blocks = choose_num_blocks(checkpoint.path, demand, free_memory(), options.kv_cache_memory)
         struct = RunnerOptionsStruct(
             kv_type=kv_type,

@@ -14,6 +14,7 @@ import numpy as np
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
+from model.memory import free_memory, require_room_for_weights
 from model.native.library import BLOCK_BYTES, NativeError, NativeLibrary, NativeUnavailable, row_bytes
 from model.native.options import FLOATS, KEPT, NativeOptions, check_weights, choose_encodings
 from model.native.structs import ConfigStruct, Encoding, Place, Role
@@ -67,8 +68,9 @@ class NativeModel:
 
     def __init__(self, library: NativeLibrary, checkpoint: Checkpoint, options: NativeOptions) -> None:
         """Raises NativeUnavailable where the library has no way to run such a model, ModelError where a weight is not a
-        number or cannot be what is asked for."""
+        number, cannot be what is asked for, or is too much for the memory."""
         check_weights(options, checkpoint)
+        require_room_for_weights(checkpoint.path, least_bytes(checkpoint, options), free_memory())
         try:
             self.address = _new_model(library, checkpoint.config, options.instruction_set)
             weakref.finalize(self, library.free_model, self.address).atexit = False  # the system does it faster
@@ -102,6 +104,17 @@ def _new_model(library: NativeLibrary, config: ModelConfig, instruction_set: str
         is_moe_layer=is_moe_layer.ctypes.data,
     )
     return library.new_model(struct, instruction_set)
+
+
+def least_bytes(checkpoint: Checkpoint, options: NativeOptions) -> int:
+    """Of the matrices in memory, before they are padded."""
+    total = 0
+    for name, tensor in checkpoint.weights.items():
+        if len(tensor.shape) == 2:
+            is_vocabulary = place_of(name)[0].role in VOCABULARY
+            choices = choose_encodings(tensor, options, is_vocabulary=is_vocabulary)
+            total += tensor.shape[0] * min(row_bytes(encoding, tensor.shape[1]) for encoding in choices)
+    return total
 
 
 def place_of(name: str) -> tuple[Place, bool]:

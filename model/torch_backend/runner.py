@@ -16,7 +16,7 @@ from model.context_length import choose_max_model_len
 from model.cpu import num_usable_cores
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
-from model.memory import KVDemand, choose_num_blocks, free_memory
+from model.memory import KVDemand, choose_num_blocks, free_memory, require_room_for_weights
 from model.torch_backend.attention import view_cache
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
 from model.torch_backend.logprobs import report_targets
@@ -40,9 +40,12 @@ class TorchRunner:
         self._vocab_size = checkpoint.config.vocab_size
         self._attention_dtype = torch.float32 if self._device.type == "cpu" else dtype  # bfloat16 is slower on a CPU
         torch.set_num_threads(options.num_threads or num_usable_cores())
+        num_weight_bytes = checkpoint.num_parameters * dtype.itemsize
+        require_room_for_weights(checkpoint.path, num_weight_bytes, _free_memory(self._device))
         self._transformer = build_transformer(checkpoint, self._device, dtype)
         layout = KVLayout.of(checkpoint.config, dtype if options.kv_dtype == "auto" else DTYPES[options.kv_dtype])
-        self._cache = _build_cache(checkpoint, options, layout, max_model_len, self._device)
+        demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len, num_weight_bytes)
+        self._cache = _build_cache(checkpoint, options, layout, demand, self._device)
         self._slots = SlotTable()
         self._info = RunnerInfo(
             backend="torch",
@@ -56,6 +59,7 @@ class TorchRunner:
             num_blocks=self._cache.num_blocks,
             block_bytes=layout.block_bytes,
             hidden_size=checkpoint.config.hidden_size,
+            instruction_set=torch.backends.cpu.get_cpu_capability().lower() if self._device.type == "cpu" else "",
         )
 
     @property
@@ -128,12 +132,14 @@ class TorchRunner:
         return torch.tensor(numbers, dtype=torch.int64, device=self._device)
 
 
+def _free_memory(device: torch.device) -> int:
+    return free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+
+
 def _build_cache(
-    checkpoint: Checkpoint, options: TorchOptions, layout: KVLayout, max_model_len: int, device: torch.device
+    checkpoint: Checkpoint, options: TorchOptions, layout: KVLayout, demand: KVDemand, device: torch.device
 ) -> KVCache:
-    free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-    demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len)
-    num_blocks = choose_num_blocks(checkpoint.path, demand, free, options.kv_cache_memory)
+    num_blocks = choose_num_blocks(checkpoint.path, demand, _free_memory(device), options.kv_cache_memory)
     try:
         return KVCache(layout, num_blocks, device, options.debug_poison)
     except (OSError, torch.OutOfMemoryError) as error:

@@ -61,6 +61,7 @@ def build_with_engine(
     served: ServedModel | None = None,
     max_num_seqs: int = 8,
     max_num_batched_tokens: int = 64,
+    max_queued_requests: int = 1024,
     api_keys: Sequence[str] = (),
     access: Access | None = None,
     max_body: int = MAX_BODY,
@@ -68,7 +69,7 @@ def build_with_engine(
 ) -> tuple[FastAPI, Engine]:
     runner = runner or FakeRunner()
     metrics = Metrics()
-    engine = Engine(runner, BYTES, Limits(max_num_seqs, max_num_batched_tokens), metrics.observe)
+    engine = Engine(runner, BYTES, Limits(max_num_seqs, max_num_batched_tokens, max_queued_requests), metrics.observe)
     served = served or served_model(max_model_len=runner.info.max_model_len)
     access = access or Access(owned(api_keys), max_body=max_body)
     return create_app(served, engine, metrics, access, ping_after_s), engine

@@ -2,9 +2,11 @@
 
 import json
 import math
+import threading
 
 import pytest
 
+from app.api import body as body_module
 from app.api.schemas.wire import HARMLESS, NEUTRAL
 from tests.api.api_parts import asking, build
 
@@ -274,3 +276,20 @@ async def test_json_is_taken_under_each_of_its_names(client, header):
     answer = await client.post("/v1/completions", content=json.dumps(COMPLETION), headers={"content-type": header})
 
     assert answer.status_code == 200
+
+
+async def test_a_long_body_is_read_on_a_thread_and_answered_alike(monkeypatch):
+    threads = []
+    read = body_module.read_json
+    monkeypatch.setattr(
+        body_module, "read_json", lambda raw: threads.append(threading.current_thread().name) or read(raw)
+    )
+    async with asking(build()) as client:
+        short = await client.post("/v1/completions", json=COMPLETION | {"user": "x"})
+        long = await client.post("/v1/completions", json=COMPLETION | {"user": "x" * 70_000})
+        refused = await client.post("/v1/completions", json=COMPLETION | {"n": ["x" * 70_000]})
+
+    assert [answer.status_code for answer in (short, long, refused)] == [200, 200, 400]
+    assert refused.json()["error"]["param"] == "n"
+    assert threads[0] == threading.main_thread().name
+    assert threading.main_thread().name not in threads[1:]

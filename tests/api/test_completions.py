@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from app.api.schemas.completions import Completion
+from app.engine.engine import Engine
 from app.engine.request import RequestParams
 from model.batch import Batch, SamplingParams, StepOutput
 from tests.api.api_parts import WithBos, asking, build, build_with_engine, events_of, served_model
@@ -337,11 +338,16 @@ async def test_a_bias_is_keyed_by_token_ids_as_text():
     assert [sampling.logit_bias for sampling in sampling_seen_by(runner)] == [((5, -100.0), (7, 2.5))]
 
 
-async def test_what_every_field_asks_for_reaches_the_engine():
+async def test_what_every_field_asks_for_reaches_the_engine(monkeypatch):
     seen: list[RequestParams] = []
-    app, engine = build_with_engine()
-    submit = engine.submit
-    engine.submit = lambda submissions: (seen.extend(one.params for one in submissions), submit(submissions))[1]
+    submit = Engine.submit
+
+    def watch(engine, submissions):
+        seen.extend(one.params for one in submissions)
+        return submit(engine, submissions)
+
+    monkeypatch.setattr(Engine, "submit", watch)
+    app, _ = build_with_engine()
     body = {
         "prompt": "a",
         "max_tokens": 4,

@@ -1,6 +1,7 @@
-"""A client that goes away takes its requests with it: from the queue, from prefill, from decode; streaming or not.
+"""A client that goes away takes its requests with it, all of them, and nobody else's.
 
-Its socket is closed without a word; the server's own /slots and /metrics then show who is left.
+Its socket is closed without a word; the server's own /slots and /metrics then show who is left. The phases in which it
+may go are in `tests/reliability/test_catalogue_lifecycle.py`.
 """
 
 import json
@@ -19,7 +20,7 @@ from tests.fakes import FakeRunner
 from tests.live_server import LiveServer, serve
 
 ENDLESS = {"max_tokens": 50_000, "ignore_eos": True}
-SHORT, LONG = [1], [1] * 20_000
+SHORT = [1]
 
 
 @dataclass(frozen=True)
@@ -72,45 +73,6 @@ def assert_all_is_free(here: Watched, num_aborted: int) -> None:
     assert here.metric("slotwise_requests_waiting") == 0
     wait_for(lambda: here.slots() == {})
     wait_for(lambda: here.metric("slotwise_kv_blocks_used") == 0)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
-def test_in_decode(stream, reset):
-    with watched() as here:
-        client = here.send("gone", prompt=SHORT, stream=stream, **ENDLESS)
-        wait_for(lambda: here.slots().get("gone") == "decode")
-        if reset:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.close()
-
-        assert_all_is_free(here, 1)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_in_prefill(stream):
-    with watched() as here:
-        client = here.send("gone", prompt=LONG, stream=stream, **ENDLESS)
-        wait_for(lambda: here.slots().get("gone") == "prefill")
-        client.close()
-
-        assert_all_is_free(here, 1)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_in_the_queue(stream):
-    with watched(max_num_seqs=1) as here:
-        first = here.send("stays", prompt=SHORT, stream=True, **ENDLESS)
-        wait_for(lambda: "stays" in here.slots())
-        client = here.send("gone", prompt=SHORT, stream=stream, **ENDLESS)
-        wait_for(lambda: here.metric("slotwise_requests_waiting") == 1)
-        client.close()
-
-        wait_for(lambda: here.metric("slotwise_requests_waiting") == 0)
-        assert here.metric('slotwise_requests_total{outcome="abort"}') == 1
-        assert list(here.slots()) == ["stays"]
-        first.close()
-        assert_all_is_free(here, 2)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -60,7 +60,7 @@ class Broken(PoolingEngine):
 
 def build(engine: PoolingEngine, tokenizer: ByteTokenizer) -> FastAPI:
     app = FastAPI()
-    app.include_router(Pooling(served_model(tokenizer=tokenizer), engine).router())  # type: ignore[arg-type]
+    app.include_router(Pooling(served_model(tokenizer=tokenizer), engine, engine.submit).router())  # type: ignore[arg-type]
     install_error_handlers(app)
     app.add_middleware(ApiKeys, keys=())
     app.add_middleware(RequestIds)

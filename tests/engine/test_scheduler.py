@@ -1,10 +1,13 @@
 """The scheduler against FakeRunner, one step at a time: every answer can be computed by hand."""
 
+from collections import defaultdict
+from collections.abc import Callable
+
 import pytest
 
 from app.engine.limits import Limits
-from app.engine.request import FinishReason, Request, RequestParams, Submission
-from app.engine.scheduler import Scheduler
+from app.engine.request import FinishReason, Request, RequestParams, Submission, TokenEvent
+from app.engine.scheduler import MAX_FAULTS, Scheduler
 from model.batch import Batch, ChunkResult, StepOutput
 from tests.fakes import BYTES, FakeRunner
 
@@ -39,6 +42,32 @@ class Bench:
                 return
             self.step()
         raise AssertionError("no end in sight")
+
+    def finish_with_faults(self, max_steps: int = 400) -> dict[Request, list[TokenEvent]]:
+        """As the engine does it: what the runner raises fails the step. The events of each request."""
+        events = defaultdict(list)
+        for _ in range(max_steps):
+            batch = self.scheduler.schedule()
+            try:
+                emissions = self.scheduler.update(batch, self.runner.run(batch))
+            except RuntimeError:
+                emissions = self.scheduler.fail(batch, "fault")
+            for request, event in emissions:
+                events[request].append(event)
+            self.scheduler.slots.check()
+            if not self.scheduler.has_work:
+                return events
+        raise AssertionError("no end in sight")
+
+
+def fail_for(token_id: int) -> Callable[[Batch], None]:
+    """A step that reads it fails."""
+
+    def fail(batch: Batch) -> None:
+        if any(token_id in chunk.token_ids for chunk in batch.chunks):
+            raise RuntimeError
+
+    return fail
 
 
 def output(request: Request) -> list[int]:
@@ -195,23 +224,72 @@ def test_a_row_that_fails_ends_alone() -> None:
     assert output(good) == [1, 2, 4, 8]
 
 
-def test_a_failed_step_ends_its_requests_and_tells_the_runner_again_what_to_free() -> None:
-    bench = Bench(max_num_seqs=2)
-    ended = bench.add("ended", [9], max_tokens=1)
+def test_of_a_failed_step_each_is_tried_alone_and_who_is_not_at_fault_never_knows() -> None:
+    bench = Bench(runner=FakeRunner(before_step=fail_for(7)), max_num_seqs=3, max_num_batched_tokens=16)
+    first, ended = bench.add("first", [1]), bench.add("ended", [9], max_tokens=1)
     bench.step()
+    culprit, long = bench.add("culprit", [7]), bench.add("long", [3] * 24)
+    queued = bench.add("queued", [5])
+    events = bench.finish_with_faults()
+    assert [event.error for event in events[culprit]] == ["fault"]
     assert ended.finish_reason is FinishReason.LENGTH
-    victims = [bench.add("a", [1]), bench.add("b", [2])]
-    innocent = bench.add("c", [3])
+    for request, answer in ((first, [1, 2, 4, 8]), (queued, [5, 10, 20, 40]), (long, [72, 144, 32, 64])):
+        assert output(request) == answer
+        assert [event.token_id for event in events[request]] == answer[-len(events[request]) :]
+        assert request.num_preemptions == 0, "that is for want of blocks"
+    assert bench.runner.owners == {}
+
+
+def test_a_fault_that_only_company_brings_out_is_borne_for_a_while() -> None:
+    def fail_for_two(batch: Batch) -> None:
+        if len(batch.chunks) > 1:
+            raise RuntimeError
+
+    bench = Bench(runner=FakeRunner(before_step=fail_for_two))
+    short, long = bench.add("short", [1], max_tokens=4), bench.add("long", [2], max_tokens=30)
+    events = bench.finish_with_faults()
+    assert output(short) == [1, 2, 4, 8], "a token at each trial"
+    assert output(long)[:4] == [2, 4, 8, 16]
+    assert len(events[short]) == 4
+    assert long.finish_reason is FinishReason.LENGTH
+
+
+def test_who_fails_in_company_again_and_again_ends() -> None:
+    def fail_for_two(batch: Batch) -> None:
+        if len(batch.chunks) > 1:
+            raise RuntimeError
+
+    bench = Bench(runner=FakeRunner(before_step=fail_for_two))
+    both = [bench.add("a", [1], max_tokens=30), bench.add("b", [2], max_tokens=30)]
+    bench.finish_with_faults()
+    assert {request.finish_reason for request in both} == {FinishReason.ERROR}
+    assert {request.num_faults for request in both} == {MAX_FAULTS + 1}
+
+
+def test_a_suspect_that_is_cancelled_is_not_waited_for() -> None:
+    bench = Bench(runner=FakeRunner(before_step=fail_for(7)))
+    suspects = [bench.add("a", [1]), bench.add("b", [7]), bench.add("c", [3])]
+    bench.scheduler.fail(bench.scheduler.schedule(), "fault")
+    bench.scheduler.end(suspects[0], FinishReason.ABORT)
+    bench.scheduler.end(suspects[1], FinishReason.ABORT)
+    bench.finish()
+    assert output(suspects[2]) == [3, 6, 12, 24]
+
+
+def test_a_failed_step_tells_the_runner_again_what_to_free() -> None:
+    bench = Bench(max_num_seqs=2)
+    bench.add("ended", [9], max_tokens=1)
+    bench.step()
+    requests = [bench.add("a", [1]), bench.add("b", [2])]
     failed = bench.scheduler.schedule()  # … and run() raises before it did anything
-    emissions = bench.scheduler.fail(failed, "out of memory")
-    assert [emission.event.error for emission in emissions] == ["out of memory"] * 2
-    assert all(request.finish_reason is FinishReason.ERROR for request in victims)
+    assert bench.scheduler.fail(failed, "out of memory") == []
     batch = bench.step()
+    assert len(batch.chunks) == 1
     assert {freed.slot for freed in batch.freed} == {freed.slot for freed in failed.freed} | {
         opened.slot for opened in failed.opened
     }
     bench.finish()
-    assert output(innocent) == [3, 6, 12, 24]
+    assert [output(request) for request in requests] == [[1, 2, 4, 8], [2, 4, 8, 16]]
     assert bench.runner.owners == {}
 
 

@@ -25,3 +25,8 @@ def test_a_problem_of_ordinary_length_is_said_whole() -> None:
 
 def test_a_path_that_a_file_made_up_is_cut_too() -> None:
     assert str(ModelError("a" * 5000, "gone.")) == f"{'a' * 700} … {'a' * 297}: gone."
+
+
+def test_what_is_longer_when_it_is_escaped_is_cut_once_more() -> None:
+    assert ModelError("m.pth", f"endianness {chr(0) * 1000}.").problem.startswith(r"endianness \x00\x00")
+    assert len(ModelError("m.pth", "\0" * 10**6).problem) == 1000

@@ -1,10 +1,12 @@
 """Names of special tokens in what people wrote, and that everything else keeps its ids."""
 
 import random
+import threading
 
 import pytest
 
 from model.chat_template import ChatTemplate
+from model.plain_text import token_ids_of
 from model.tokenizer import Tokenizer
 from tests.model.minimind_data import needs_minimind
 from tests.model.test_tokenizer import V3, default_model
@@ -128,3 +130,23 @@ def test_minimind_s_template_keeps_its_ids_around_a_name():
     special = tokenizer.special_token_ids
     assert [found for found in ids if found in special] == [found for found in harmless if found in special]
     assert hostile in tokenizer.decode(ids)
+
+
+def test_a_long_text_has_the_ids_of_its_parts_and_keeps_no_other_thread_waiting(tokenizer):
+    text = "".join(f"line {number} of the text\n" for number in range(20_000))
+    num_ticks, is_read = [0], threading.Event()
+
+    def tick() -> None:
+        while not is_read.wait(0.001):
+            num_ticks[0] += 1
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    before = num_ticks[0]
+    token_ids = token_ids_of(tokenizer.backend, text, False)
+    ticks_meanwhile = num_ticks[0] - before
+    is_read.set()
+    ticking.join()
+
+    assert token_ids == tokenizer.backend.encode(text, add_special_tokens=False).ids
+    assert ticks_meanwhile > 3  # with the interpreter's lock held: one

@@ -140,6 +140,27 @@ def test_numbers_that_overflow_in_one_request_fail_that_one(backend: str) -> Non
 
 
 @ON_EVERY_RUNNER
+def test_neighbours_of_numbers_that_overflow_go_on_to_the_last_bit(backend: str) -> None:
+    """And so does the next owner of the blocks that hold them. torch promises tokens, but not bits."""
+    driver, prompt = Driver(make_runner(backend, checkpoint_that_breaks_on(17))), (5, 6, 7)
+    ways = [
+        replace(way, num_logprobs=3, min_tokens=99, suppressed_token_ids=(17,)) for way in (GREEDY, WAYS["sampled"])
+    ]
+    alone = [answer(driver, prompt, params, 8) for params in ways]
+    opened = [OpenedSlot(slot, 1, 3, params) for slot, params in ((0, ways[0]), (1, GREEDY), (2, ways[1]))]
+    steps = [driver.step([Chunk(0, prompt), Chunk(1, prompt), Chunk(2, prompt)], opened)]
+    for token_id in (8, 17, 9, 10):  # from the second on it reads what has overflowed
+        steps.append(driver.step([Chunk(0), Chunk(1, (token_id,)), Chunk(2)]))
+    assert [step[1].error for step in steps] == [None, None, NOT_FINITE, NOT_FINITE, NOT_FINITE]
+    steps.append(driver.step([Chunk(0), Chunk(1, prompt), Chunk(2)], [OpenedSlot(1, 2, 3, ways[0])], freed=[1]))
+    steps += [driver.step([Chunk(0), Chunk(1), Chunk(2)]) for _ in range(2)]
+    got = [step[0] for step in steps], [step[2] for step in steps], [step[1] for step in steps[5:]]
+    for results, expected in zip(got, (*alone, alone[0][:3]), strict=True):
+        assert tokens_of(results) == tokens_of(expected)
+        assert backend != "native" or results == expected
+
+
+@ON_EVERY_RUNNER
 def test_a_row_without_a_choice_fails_alone(backend: str) -> None:
     driver = Driver(make_runner(backend))
     nothing = replace(GREEDY, min_tokens=1, suppressed_token_ids=tuple(range(331)))

@@ -97,12 +97,12 @@ def refused(answer: httpx.Response | bytes, *statuses: int) -> dict[str, Any]:
 
 
 @contextmanager
-def target() -> Iterator[Target]:
-    runner = FakeRunner(num_blocks=64, max_model_len=128)
+def target(runner: FakeRunner | None = None, **limits: int) -> Iterator[Target]:
+    runner = runner or FakeRunner(num_blocks=64, max_model_len=128)
     access = Access((("key-1", "another"), ("ada", KEY)), max_body=MAX_BODY, seconds_to_send=2.0)
-    served = served_model(tokenizer=NamingTokenizer())
+    served = served_model(tokenizer=NamingTokenizer(), max_model_len=runner.info.max_model_len)
     with (
-        serve(build(runner, served=served, access=access)) as server,
+        serve(build(runner, served=served, access=access, **limits)) as server,
         httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {KEY}"}, timeout=SECONDS) as client,
     ):
         yield Target(server, client)

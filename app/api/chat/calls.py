@@ -4,6 +4,7 @@ responses and messages. What the answer looks like is for each of them to say.""
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 
@@ -32,9 +33,8 @@ class ChatCalls:
         served.require(body.model)
         prompt = await asyncio.to_thread(chat_prompt, body, served)
         grammar = chat_grammar(body, prompt.start)
-        call = await self.generation.prepare(
-            request, body, [prompt.token_ids], id_prefix, self.generation.engine.room_for, grammar
-        )
+        room_for = partial(self.generation.room_for, num_candidates=body.num_candidates)
+        call = await self.generation.prepare(request, body, [prompt.token_ids], id_prefix, room_for, grammar)
         rules = _call_rules(body, is_certain=grammar is not None) if body.offered_tools else None
         return ChatCall(call.plan, call.submissions, lambda: TagParser(prompt.start, rules))
 

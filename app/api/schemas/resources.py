@@ -74,6 +74,8 @@ class Version(WireAnswer):
     num_threads: int
     weights: str
     kv_cache: str
+    batch_invariant: bool | None  # as the self-test found at the start; null: it did not come to an end
+    batch_invariance_remark: str | None  # what differed, or was not tested
     max_model_len: int
     python: str
     platform: str

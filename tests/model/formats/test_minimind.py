@@ -244,6 +244,17 @@ def test_missing_files_folders_and_other_formats_are_refused(tmp_path: Path) -> 
             read(path)
 
 
+def test_torchs_advice_to_load_a_file_as_a_program_is_not_passed_on(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.pth", small_state())
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, b"\x80\x02i" + content if name.endswith("data.pkl") else content)
+    with pytest.raises(ModelError, match=r"or is damaged \(Unsupported operand 105\)\.$"):
+        read(path)
+
+
 def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
         archive.writestr("readme.txt", "no tensors here")

@@ -1,0 +1,62 @@
+"""Submits what is within its owner's rate limits, charges it, and gives back the tokens that were not generated.
+
+Charged is what the engine has accepted, and nothing else: the request, its prompts and the most that may be generated.
+In the end that is the `total_tokens` of its usage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.api.answers import num_tokens
+from app.api.rate_limits import GiveBack, RateLimits
+from app.api.stream import Events
+from app.engine.engine import Engine
+from app.engine.request import Submission, TokenEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    engine: Engine
+    limits: RateLimits
+
+    def submit(self, submissions: Sequence[Submission]) -> Events:
+        """As Engine.submit; raises TryAgain and ExceedsRateLimit, too. `submissions` have one owner."""
+        owner = submissions[0].owner
+        most = sum(one.params.max_tokens for one in submissions)
+        cost = num_prompt_tokens(submissions) + most
+        self.limits.require(owner, cost)
+        events = self.engine.submit(submissions)
+        return MeteredEvents(events, len(submissions), most, self.limits.charge(owner, cost))
+
+
+def num_prompt_tokens(submissions: Sequence[Submission]) -> int:
+    """Each prompt once, as usage counts it: its candidates share it."""
+    prompts = {id(one.prompt_token_ids): one.prompt_token_ids for one in submissions}
+    return sum(map(len, prompts.values()))
+
+
+class MeteredEvents:
+    """`Events` that are counted. Whether they end or are left, what was not generated is given back, once."""
+
+    def __init__(self, events: Events, num_submissions: int, num_charged: int, give_back: GiveBack) -> None:
+        self._events = events
+        self._num_open = num_submissions
+        self._num_unused = num_charged
+        self._give_back = give_back
+
+    async def next(self) -> list[TokenEvent]:
+        events = await self._events.next()
+        self._num_unused -= num_tokens(events)
+        self._num_open -= sum(event.finish_reason is not None for event in events)
+        if not self._num_open:
+            self._settle()
+        return events
+
+    def abort(self) -> None:
+        self._events.abort()
+        self._settle()
+
+    def _settle(self) -> None:
+        unused, self._num_unused = self._num_unused, 0
+        if unused > 0:
+            self._give_back(unused)

@@ -1,0 +1,95 @@
+"""More connections than the server can have: those that are there go on, others are told to come again or cut, and when
+there is room again, so is the server."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+
+import httpx
+import psutil
+import pytest
+
+from app import server as server_module
+from app.bounded_http import MAX_REFUSED
+from tests.api.api_parts import build
+from tests.live_server import serve
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+SECONDS = 15
+
+
+def answer_of(client: socket.socket) -> bytes:
+    """Empty: it was cut."""
+    client.settimeout(SECONDS)
+    try:
+        client.sendall(GET)
+        return client.recv(65536)
+    except OSError:
+        return b""
+
+
+def test_those_that_are_there_go_on_and_others_are_told():
+    with serve(build(), max_connections=8) as server, ExitStack() as stack:
+        clients = []
+        for number in range(8 + MAX_REFUSED + 8):
+            client = socket.create_connection((server.host, server.port))
+            clients.append(stack.enter_context(closing(client)))
+            if number < 8:
+                assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+        answers = [answer_of(client) for client in clients]
+
+        told = [answer for answer in answers if b" 503 " in answer[:16]]
+        assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers[:8])
+        assert answers.count(b"") == 8
+        assert len(told) == MAX_REFUSED
+        head, _, body = told[0].partition(b"\r\n\r\n")
+        assert b"retry-after: 10" in head
+        assert b"connection: close" in head
+        assert json.loads(body)["error"]["code"] == "too_many_connections"
+        for client in clients:
+            client.close()
+        assert _answers_again(server.url)
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="needs limits of another process")
+def test_without_descriptors_it_lives_on(tmp_path):
+    command = [sys.executable, "-m", "tests.serve_fake", "answers", "serve", "--port", "0"]
+    with (tmp_path / "out").open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (found := re.findall(r"API +http://127.0.0.1:(\d+)/v1", (tmp_path / "out").read_text())):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            inner = psutil.Process(process.pid)
+            limit = inner.num_fds() + 20
+            inner.rlimit(psutil.RLIMIT_NOFILE, (limit, limit))
+            with ExitStack() as stack:
+                for _ in range(100):
+                    client = socket.create_connection(("127.0.0.1", int(found[0])))
+                    stack.enter_context(closing(client))
+                assert answer_of(client) == b""  # there is nothing to accept it with, and it is told so
+            assert _answers_again(f"http://127.0.0.1:{found[0]}")
+        finally:
+            process.kill()
+
+
+def _answers_again(url: str) -> bool:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return httpx.get(url + "/health/live").status_code == 200
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="as the server")
+@pytest.mark.parametrize(("descriptors", "connections"), [(1024, 832), (100_000, 4096), (64, 1), (-1, 4096)])
+def test_so_many_as_there_are_descriptors_for(monkeypatch, descriptors, connections):
+    monkeypatch.setattr(psutil.Process, "rlimit", lambda self, which: (descriptors, descriptors))
+
+    assert server_module.max_connections() == connections
