@@ -49,9 +49,11 @@ def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int | None, str]:
     try:
         output, _ = process.communicate(timeout=LIMIT_S)
         status: int | None = process.returncode
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # an interrupt, too, may leave nothing running
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         status = None
     return status, output.decode(errors="replace")
 
