@@ -7,7 +7,7 @@ A thousand such orders of fifty here; ten thousand with `pytest -m long tests/en
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.engine.limits import Limits
 from app.engine.request import FinishReason, Request, RequestParams, Submission
@@ -15,7 +15,7 @@ from app.engine.scheduler import Emission, Scheduler
 from model.batch import ChunkResult, StepOutput
 from tests.fakes import BYTES, FakeRunner, bits
 
-MAX_NUM_SEQS, NUM_BLOCKS, BLOCK_SIZE = 3, 8, 4
+MAX_NUM_SEQS, NUM_BLOCKS, BLOCK_SIZE = 4, 16, 2  # small blocks: soon one is missing, and somebody is set back
 POOL = NUM_BLOCKS * BLOCK_SIZE
 MAX_STEPS_WITHOUT_PROGRESS = POOL  # all that fits can be computed again meanwhile, token by token
 
@@ -33,14 +33,17 @@ class OddNumbers:
 ODD = bits(*range(1, 256, 2))
 PARAMS = st.builds(
     RequestParams,
-    max_tokens=st.integers(0, 12),
-    constraint=st.sampled_from([None, None, OddNumbers()]),
+    max_tokens=st.sampled_from([0, 1, 4, 20, 20, 20]),
+    constraint=st.sampled_from([None, None, None, OddNumbers()]),
     priority=st.integers(-1, 1),
     timeout_s=st.sampled_from([None, None, 15.0]),
-    stop_token_ids=st.sampled_from([frozenset(), frozenset(range(0, 256, 7))]),
+    stop_token_ids=st.sampled_from([frozenset(), frozenset(), frozenset(range(0, 256, 7))]),
     wants_prompt_logprobs=st.booleans(),
     pools=st.booleans(),
 )
+
+
+PROMPT = st.lists(st.integers(1, 255), min_size=1, max_size=12)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -73,6 +76,12 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.num_terminal[request] += 1
                 assert event.timings is not None
 
+    @rule(how_many=st.integers(1, 16))
+    def steps(self, how_many: int) -> None:
+        for _ in range(how_many):
+            if self.scheduler.has_work:
+                self.step()
+
     def check_progress(self) -> None:
         """In so many steps somebody ends or is further than ever before; an awaited mask is the only excuse."""
         before = self.progress
@@ -91,7 +100,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     def open_requests(self) -> list[Request]:
         return [request for request in self.requests if request.finish_reason is None]
 
-    @rule(prompt=st.lists(st.integers(1, 255), min_size=1, max_size=20), params=PARAMS)
+    @initialize(prompts=st.lists(PROMPT, max_size=5), num_steps=st.integers(0, 12))
+    def a_crowd_has_come(self, prompts: list[list[int]], num_steps: int) -> None:
+        """Who all want long answers: so some are set back soon, which the other rules seldom leave them time for."""
+        for prompt in prompts:
+            self.submit(prompt, RequestParams(max_tokens=20))
+        self.steps(num_steps)
+
+    @rule(prompt=PROMPT, params=PARAMS)
     def submit(self, prompt: list[int], params: RequestParams) -> None:
         number = str(len(self.requests))
         submission = Submission(number, tuple(prompt), params)
