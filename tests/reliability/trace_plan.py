@@ -2,7 +2,7 @@
 small a pool. A trace is drawn from its seed alone, and says itself in a few lines."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from random import Random
 
@@ -67,7 +67,9 @@ class Arrival:
     def __str__(self) -> str:
         when = f"at {self.tick}" if self.after is None else f"{self.tick} after the end of {self.after}"
         leave = f", leaves in {self.leave.phase} x {self.leave.num_ticks}" if self.leave else ""
-        return f"  {self.number}: {when}, prompt {len(self.prompt)} {self.prompt[:4]}, {self.params}{leave}"
+        asked = unusual(self.params) | unusual(self.params.sampling)
+        words = ", ".join(f"{name} {value}" for name, value in asked.items() if name != "sampling")
+        return f"  {self.number}: {when}{leave}, prompt {len(self.prompt)}, {words}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ class Trace:
             else:
                 kept.append(arrival)
         return replace(self, arrivals=tuple(kept))
+
+
+def unusual(params: RequestParams | SamplingParams) -> dict[str, object]:
+    """What differs from the defaults."""
+    values = {field.name: (getattr(params, field.name), field.default) for field in fields(params)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def draw(seed: int) -> Trace:

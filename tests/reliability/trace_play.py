@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
@@ -37,7 +38,8 @@ class Player:
 
     def submit(self, name: str, prompt: tuple[int, ...], params: RequestParams) -> tuple[EventStream, Request]:
         stream = self.engine.submit([Submission(name, prompt, params)])
-        return stream, next(request for request, other in list(self.engine._streams.items()) if other is stream)
+        ((request,),) = cast("partial[None]", stream._abort).args  # the engine's thread may have ended it by now
+        return stream, request
 
     async def tick(self, before_delivery: Callable[[], None] = lambda: None) -> None:
         if self._has_thread:
