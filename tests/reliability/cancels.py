@@ -5,8 +5,8 @@ python -m tests.reliability.cancels --num 10000 [--seed 0] [MODEL]
 
 Starts the server with the default model (or MODEL), and ends with status 1 where a slot is left, a request has not
 exactly one end, a phase was never hit, or more than one in a hundred took longer than one step and 100 ms: the step
-that was running when the client left, or began next. All times are of the machine's monotonic clock, taken by the client at
-close() and by the engine when the slot is free: the resolution is microseconds, and nothing is polled.
+that was running when the client left, or began next. All times are of the machine's monotonic clock, taken by the
+client at close() and by the engine when the slot is free: the resolution is microseconds, and nothing is polled.
 """
 
 import argparse
@@ -58,12 +58,13 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Client:
-    """Asks and leaves. `long_prompt`: tokens."""
+    """Asks and leaves. `long_prompt`, `long_answer`: tokens."""
 
     host: str
     port: int
     rng: Random
     long_prompt: int
+    long_answer: int
     longest_wait: float = 0.5
 
     async def ask_and_leave(self, number: int) -> Cancel:
@@ -84,7 +85,7 @@ class Client:
 
     def _request(self, request_id: str, aim: Aim, is_streamed: bool) -> bytes:
         num_tokens = self.long_prompt if aim is Aim.IN_PREFILL else self.rng.randint(1, 40)
-        max_tokens = self.rng.randint(1, 4) if aim is Aim.AT_THE_END else 400
+        max_tokens = self.rng.randint(1, 4) if aim is Aim.AT_THE_END else self.long_answer
         body: dict[str, Any] = {"max_tokens": max_tokens, "ignore_eos": True, "stream": is_streamed}
         if aim is Aim.IN_PREFILL:
             body["priority"] = -10  # first of those that wait: it is read while its client is still there
@@ -242,7 +243,7 @@ def main() -> int:
         command = (sys.executable, "-m", "tests.reliability.noted_ends", str(notes), "serve")
         with serve_model(*options.model, "--max-num-seqs", str(NUM_SLOTS), command=command) as server:
             address = urlsplit(server.url)
-            client = Client(address.hostname or "", address.port or 0, Random(options.seed), long_prompt=1500)
+            client = Client(address.hostname or "", address.port or 0, Random(options.seed), 1500, 400)
             cancels = asyncio.run(leave_again_and_again(client, options.num, NUM_CLIENTS))
             num_left, step = slots_left(server.url), mean_step(server.url)
         words, is_well = verdict(outcome_of(cancels, read_notes(notes)), num_left, step)
