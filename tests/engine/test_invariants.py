@@ -76,12 +76,6 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.num_terminal[request] += 1
                 assert event.timings is not None
 
-    @rule(how_many=st.integers(1, 16))
-    def steps(self, how_many: int) -> None:
-        for _ in range(how_many):
-            if self.scheduler.has_work:
-                self.step()
-
     def check_progress(self) -> None:
         """In so many steps somebody ends or is further than ever before; an awaited mask is the only excuse."""
         before = self.progress
@@ -89,7 +83,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert request.slot is not None
             self.computed[request] = max(self.computed[request], request.slot.num_tokens)
         self.progress = sum(self.num_terminal.values()), sum(self.computed.values())
-        is_stuck = self.progress == before and not self.asked
+        is_stuck = self.progress == before and not set(self.asked) & set(self.scheduler.running)
         self.num_steps_without_progress = self.num_steps_without_progress + 1 if is_stuck else 0
         assert self.num_steps_without_progress <= MAX_STEPS_WITHOUT_PROGRESS
 
@@ -150,6 +144,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         output = self.runner.run(batch)
         self.hear(self.scheduler.update(batch, output))
         self.check_progress()
+
+    @rule(how_many=st.integers(1, 16))
+    def steps(self, how_many: int) -> None:
+        for _ in range(how_many):
+            if self.scheduler.has_work:
+                self.step()
 
     @precondition(lambda self: self.open_requests)
     @rule(choice=st.integers(0, 1000))
