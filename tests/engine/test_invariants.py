@@ -4,6 +4,8 @@ one, and after a shutdown at the end of each.
 A thousand such orders of fifty here; ten thousand with `pytest -m long tests/engine/test_invariants.py`.
 """
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -47,6 +49,8 @@ PROMPT = st.lists(st.integers(1, 255), min_size=1, max_size=12)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
+    num_set_back: ClassVar[int] = 0  # in all examples
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = FakeRunner(num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
@@ -189,6 +193,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """The server ends: everybody hears of it, and nothing is left."""
+        SchedulerMachine.num_set_back += self.scheduler.num_preemptions
         self.hear(self.scheduler.end_all(FinishReason.SHUTDOWN, "shutting down"))
         batch = self.scheduler.schedule()
         assert not batch.chunks
@@ -275,11 +280,16 @@ def next_token(params: RequestParams, token_ids: list[int]) -> int:
     return token | 1 if params.constraint else token
 
 
-TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=1000, stateful_step_count=50, deadline=None)
+class TestScheduler(SchedulerMachine.TestCase):  # type: ignore[name-defined,misc]  # made at run time
+    settings = settings(max_examples=1000, stateful_step_count=50, deadline=None)
+
+    def runTest(self) -> None:  # noqa: N802  # unittest's name
+        SchedulerMachine.num_set_back = 0
+        super().runTest()
+        assert SchedulerMachine.num_set_back >= 100, "the crowds were to be too much for the pool"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-class TestSchedulerForLong(SchedulerMachine.TestCase):  # type: ignore[name-defined,misc]  # made at run time
+class TestSchedulerForLong(TestScheduler):
     settings = settings(max_examples=10_000, stateful_step_count=50, deadline=None)
