@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ class LiveModel:
 
 
 @contextmanager
-def serve_model(*options: str) -> Iterator[LiveModel]:
+def serve_model(*options: str, command: Sequence[str] = COMMAND) -> Iterator[LiveModel]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    process = subprocess.Popen([*COMMAND, "--port", port, *options], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--port", port, *options], stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url)
