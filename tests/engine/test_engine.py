@@ -62,6 +62,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_request_gets_its_tokens_and_one_terminal_event() -> None:
     async with running(FakeRunner()) as engine:
         events = await read(ask(engine, [1, 2]))
+        assert engine._streams == {}, "who has ended is forgotten: it would be told again when the engine ends"
     assert tokens(events) == [3, 6, 12, 24]
     assert [event.finish_reason for event in events] == [None, None, None, FinishReason.LENGTH]
 
