@@ -104,8 +104,8 @@ class Tokenizer:
         for token_id in token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise ValueError(f"token id {token_id} is not in the vocabulary of {self.vocab_size} tokens.")
-        text: str = self.backend.decode(token_ids, skip_special_tokens=skip_special_tokens)
-        return text
+        (text,) = self.backend.decode_batch([token_ids], skip_special_tokens)  # lets go of the interpreter's lock
+        return str(text)
 
 
 def _encode(backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:

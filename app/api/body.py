@@ -4,7 +4,6 @@ FastAPI's own parsing is not used: it takes true and "16" for integers, lets NaN
 answers 422 with the client's input in it.
 """
 
-import asyncio
 import gc
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,10 +12,9 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from app.api.errors import InvalidRequest, UnsupportedContent, invalid_request
+from app.api.long_work import LONG_BODY, on_a_thread
 from app.api.schemas.wire import WireRequest
 from app.api.strict_json import BadJson, read_json
-
-QUICK_LENGTH = 64 * 1024  # bytes; what is longer is read on a thread, one at a time: see _parse_long
 
 Body = TypeVar("Body", bound=WireRequest)
 
@@ -25,17 +23,14 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
     """Raises UnsupportedContent or InvalidRequest, and what `body_limit.py` does."""
     _require_json(request)
     raw = await request.body()
-    if len(raw) <= QUICK_LENGTH:
+    if len(raw) <= LONG_BODY:
         return _parse(raw, kind)
-    one_at_a_time: asyncio.Lock = request.state.long_bodies
-    async with one_at_a_time:
-        return await asyncio.to_thread(_parse_long, raw, kind)
+    return await on_a_thread(request, _parse_long, raw, kind)
 
 
 def _parse_long(raw: bytes, kind: type[Body]) -> Body:
-    """json and pydantic keep the interpreter's lock from their beginning to their end, so that even a thread holds the
-    event loop up. Python's collector, which hundreds of thousands of new lists set off again and again, would make that
-    several times as long."""
+    """Python's collector, which hundreds of thousands of new lists set off again and again, would make it several times
+    as long, all of it with the interpreter's lock held."""
     gc.disable()
     try:
         return _parse(raw, kind)

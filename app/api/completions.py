@@ -1,6 +1,5 @@
 """POST /v1/completions: a text, or several, and how each goes on."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from app.api.chunks import ChunkWriter
 from app.api.echo import Echo, echo
 from app.api.generation import Generation
 from app.api.logprobs import Offsets, TokenTexts, completion_logprobs, scored, scored_prompt
+from app.api.long_work import on_a_thread
 from app.api.prompts import text_token_ids
 from app.api.ranking import best
 from app.api.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
@@ -37,10 +37,10 @@ class Completions:
         body = await read_body(request, CompletionRequest)
         served = self.generation.served
         served.require(body.model)
-        prompts = await asyncio.to_thread(text_token_ids, body.prompts, served.tokenizer, body.add_special_tokens)
+        prompts = await on_a_thread(request, text_token_ids, body.prompts, served.tokenizer, body.add_special_tokens)
         call = await self.generation.prepare(request, body, prompts, "cmpl", self._default_max_tokens)
         texts = TokenTexts(served.tokenizer, prints_special_tokens=body.prints_special_tokens)
-        echoes = await asyncio.to_thread(_echoes, body, call.plan, texts) if body.echo else ()
+        echoes = await on_a_thread(request, _echoes, body, call.plan, texts) if body.echo else ()
         voices = [CompletionVoice(call.plan, texts, index, echoes) for index in range(len(call.submissions))]
         if body.stream:
             return self.generation.stream(call, ChunkWriter(call.plan, "text_completion", voices, texts))

@@ -4,7 +4,6 @@ A model that was trained to go on with texts was not trained for this: the vecto
 not of unit length unless that is asked for.
 """
 
-import asyncio
 import math
 import struct
 from base64 import b64encode
@@ -16,6 +15,7 @@ from starlette.responses import Response
 
 from app.api.body import add_post, read_body
 from app.api.errors import GenerationFailed, InvalidRequest, RequestCancelled
+from app.api.long_work import on_a_thread
 from app.api.prompts import check_prompts, text_token_ids
 from app.api.schemas.embeddings import Embedding, EmbeddingRequest, Embeddings, EmbeddingUsage
 from app.api.served import ServedModel
@@ -46,7 +46,7 @@ class Pooling:
         self.served.require(body.model)
         if body.dimensions not in (None, self.engine.info.hidden_size):
             raise InvalidRequest("dimensions", f"must be {self.engine.info.hidden_size}, the size of this model's")
-        prompts = await asyncio.to_thread(_token_ids, body.inputs, self.served)
+        prompts = await on_a_thread(request, _token_ids, body.inputs, self.served)
         if body.truncate_prompt_tokens is not None:
             kept = room_for(self.engine.info, 0) if body.truncate_prompt_tokens == -1 else body.truncate_prompt_tokens
             prompts = [prompt[:kept] for prompt in prompts]

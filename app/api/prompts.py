@@ -37,7 +37,8 @@ def check_prompts(prompts: Sequence[Sequence[int]], served: ServedModel, param: 
     for prompt in prompts:
         if not prompt:
             raise InvalidRequest(param, "must have at least one token")
-        check_token_ids(param, prompt, served)
+        if len(prompt) <= served.max_model_len:  # a longer one is refused whatever it holds, and may hold a million
+            check_token_ids(param, prompt, served)
 
 
 def check_token_ids(param: str, token_ids: Iterable[int], served: ServedModel) -> None:

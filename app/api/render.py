@@ -1,7 +1,6 @@
 """POST /v1/chat/completions/render and POST /v1/completions/render: the prompt that a request becomes, as text and as
 token ids, and no answer. Made by what makes it for the answer."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
+from app.api.long_work import on_a_thread
 from app.api.prompts import check_prompts, text_token_ids
 from app.api.schemas.chat import ChatRequest
 from app.api.schemas.completions import CompletionRequest
@@ -32,14 +32,14 @@ class Rendering:
         """Takes what POST /v1/chat/completions takes."""
         body = await read_body(request, ChatRequest)
         self.served.require(body.model)
-        prompt = await asyncio.to_thread(chat_prompt, body, self.served)
+        prompt = await on_a_thread(request, chat_prompt, body, self.served)
         return self._rendered(prompt.text, prompt.token_ids)
 
     async def completions(self, request: Request) -> list[RenderedPrompt]:
         """Takes what POST /v1/completions takes; gives one prompt for each of its own."""
         body = await read_body(request, CompletionRequest)
         self.served.require(body.model)
-        return await asyncio.to_thread(self._prompts, body)
+        return await on_a_thread(request, self._prompts, body)
 
     def _prompts(self, body: CompletionRequest) -> list[RenderedPrompt]:
         decode = self.served.tokenizer.decode

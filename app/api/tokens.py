@@ -1,7 +1,6 @@
 """POST /tokenize and POST /detokenize: text to token ids and back, as the model sees it. GET /tokenizer_info: what a
 client that has no tokenizer of its own must know of this one."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from app.api.body import add_post, read_body
 from app.api.chat.prompts import chat_prompt
 from app.api.errors import invalid_request
+from app.api.long_work import on_a_thread
 from app.api.prompts import check_token_ids, encode
 from app.api.schemas.chat import ChatRequest
 from app.api.schemas.tokens import Detokenized, DetokenizeRequest, Piece, TokenizeRequest, TokenizerInfo, Tokens
@@ -35,13 +35,13 @@ class Tokenization:
     async def tokenize(self, request: Request) -> Response:
         body = await read_body(request, TokenizeRequest)
         self.served.require(body.model)
-        answer = await asyncio.to_thread(self._answer, body)
+        answer = await on_a_thread(request, self._answer, body)
         return Response(answer, media_type="application/json")
 
     async def detokenize(self, request: Request) -> Detokenized:
         body = await read_body(request, DetokenizeRequest)
         self.served.require(body.model)
-        text = await asyncio.to_thread(self._decode, body.tokens)
+        text = await on_a_thread(request, self._decode, body.tokens)
         return Detokenized(prompt=text, content=text)
 
     async def info(self) -> TokenizerInfo:

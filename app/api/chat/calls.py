@@ -1,7 +1,6 @@
 """A chat request → what the engine is to run, and how its text is to be read: the one path of chat completions,
 responses and messages. What the answer looks like is for each of them to say."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from app.api.chat.grammar import chat_grammar
 from app.api.chat.parser import CallRules, TagParser
 from app.api.chat.prompts import chat_prompt
 from app.api.generation import Call, Generation
+from app.api.long_work import on_a_thread
 from app.api.schemas.chat import ChatRequest
 
 
@@ -31,7 +31,7 @@ class ChatCalls:
         """The parts that take long run on a thread. Raises UnknownModel, InvalidRequest."""
         served = self.generation.served
         served.require(body.model)
-        prompt = await asyncio.to_thread(chat_prompt, body, served)
+        prompt = await on_a_thread(request, chat_prompt, body, served)
         grammar = chat_grammar(body, prompt.start)
         room_for = partial(self.generation.room_for, num_candidates=body.num_candidates)
         call = await self.generation.prepare(request, body, [prompt.token_ids], id_prefix, room_for, grammar)
