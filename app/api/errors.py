@@ -7,6 +7,7 @@ Messages say what would be right; they never repeat a value that the client sent
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -108,6 +109,7 @@ class ErrorKind:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@cache  # an overloaded server looks it up for each request that it turns away
 def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
     return {
         InvalidRequest: ErrorKind(400),
