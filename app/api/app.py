@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.access import OPEN_TO_ALL, Access
-from app.api.admission import Admission
 from app.api.auth import ApiKeys
 from app.api.body_limit import BodyLimit
 from app.api.chat.calls import ChatCalls
@@ -23,6 +22,7 @@ from app.api.errors import install_error_handlers
 from app.api.generation import Generation
 from app.api.health import HealthChecks
 from app.api.messages.route import AnthropicMessages
+from app.api.metering import Metering
 from app.api.metrics import Metrics
 from app.api.models import Models
 from app.api.rate_limit_headers import NAMES, RateLimitHeaders
@@ -60,7 +60,7 @@ def create_app(
         redirect_slashes=False,
     )
     limits = RateLimits.of(access)
-    submit = Admission(engine, limits).submit if limits else engine.submit
+    submit = Metering(engine, limits).submit if limits else engine.submit
     generation = Generation(served, engine, submit, ping_after_s, access.max_tokens_per_minute)
     for resource in (
         Completions(generation),

@@ -15,7 +15,7 @@ from app.engine.request import Submission, TokenEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class Metering:
     engine: Engine
     limits: RateLimits
 
