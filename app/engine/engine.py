@@ -112,7 +112,7 @@ class Engine:
             refuse_too_long(self.info, submission)
         now, max_seconds = time.monotonic(), self._limits.max_seconds
         requests = [Request(one, index, self._vocabulary, now, max_seconds) for index, one in enumerate(submissions)]
-        stream = EventStream(len(requests), abort=lambda: self._inbox.put(partial(self._abort, requests)))
+        stream = EventStream(len(requests), abort=partial(self._inbox.put, partial(self._abort, requests)))
         with self._inbox.open():
             self.admission.enter(requests)
             self._streams |= dict.fromkeys(requests, stream)

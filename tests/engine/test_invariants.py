@@ -194,7 +194,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """The server ends: everybody hears of it, and nothing is left."""
         SchedulerMachine.num_set_back += self.scheduler.num_preemptions
-        self.hear(self.scheduler.end_all(FinishReason.SHUTDOWN, "shutting down"))
+        self.hear(
+            [self.scheduler.end(one, FinishReason.SHUTDOWN, "shutting down") for one in self.scheduler.open_requests]
+        )
         batch = self.scheduler.schedule()
         assert not batch.chunks
         self.runner.run(batch)

@@ -38,7 +38,8 @@ class Player:
 
     def submit(self, name: str, prompt: tuple[int, ...], params: RequestParams) -> tuple[EventStream, Request]:
         stream = self.engine.submit([Submission(name, prompt, params)])
-        ((request,),) = cast("partial[None]", stream._abort).args  # the engine's thread may have ended it by now
+        abort = cast("partial[None]", stream._abort).args[0]
+        ((request,),) = abort.args  # the engine's thread may have ended it by now
         return stream, request
 
     async def tick(self, before_delivery: Callable[[], None] = lambda: None) -> None:

@@ -115,6 +115,7 @@ def test_info_says_what_the_runner_is_and_has() -> None:
         num_blocks=12,  # no more than three slots of 100 tokens can fill
         block_bytes=3 * 2 * 32 * 2 * 16 * 4,
         hidden_size=48,
+        instruction_set=torch.backends.cpu.get_cpu_capability().lower(),
     )
     assert runner.info.kv_bytes_per_token == 3 * 2 * 2 * 16 * 4
     assert make_runner(kv_dtype="bfloat16").info.block_bytes == runner.info.block_bytes // 2
