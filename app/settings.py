@@ -108,7 +108,6 @@ class ServeSettings(PullSettings):
         ge=1,
         le=2**50,
     )
-
     max_queued_requests: Count = option(
         "Limits", "N", "Most requests that wait for a slot; more are refused with 429.", 1024, ge=0, le=2**20
     )

@@ -25,10 +25,16 @@ from model.template_bounds import EFFORT, BoundedEnvironment, Effort, TemplateBo
 
 # What an expression in a template can raise besides jinja2's own errors. `{{ 1 / 0 }}` is the template's fault, or the
 # fault of the messages it was given; it is never ours. Constants are computed when a template is compiled, so that it
-# may happen then, too.
+# may happen then, too. NameError: a constant that is infinite, which jinja2 writes as the name `inf`.
 _PYTHON_ERRORS = (
-    *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError),
-    NameError,  # a constant that is infinite: jinja2 writes 1e999 as the name `inf`
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    NameError,
+    RecursionError,
+    MemoryError,
 )
 _PROBE_ANSWER = "slotwise-probe-answer"
 

@@ -59,6 +59,7 @@ def create_app(
         lifespan=_lifespan(engine),
         redirect_slashes=False,
     )
+    app.state.long_work = asyncio.Lock()
     limits = RateLimits.of(access)
     submit = Metering(engine, limits).submit if limits else engine.submit
     generation = Generation(served, engine, submit, ping_after_s, access.max_tokens_per_minute)

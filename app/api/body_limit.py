@@ -17,13 +17,10 @@ SLOWEST = 64 * 1024  # … bytes that have come
 
 
 class BodyLimit:
-    """`request.state.long_work` is held by whoever works on a long one."""
-
     def __init__(self, app: ASGIApp, max_body: int, seconds_to_send: float = SECONDS_TO_SEND) -> None:
         self._app = app
         self._max_body = max_body
         self._seconds_to_send = seconds_to_send
-        self._long_work = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,7 +29,6 @@ class BodyLimit:
         if _announced(scope) > self._max_body:
             await error_response(self._too_large(), scope)(scope, receive, send)
             return
-        scope.setdefault("state", {})["long_work"] = self._long_work
         body = _Body(receive, self._max_body, time.monotonic() + self._seconds_to_send)
         await self._app(scope, body.receive, send)
 

@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 
 
 async def on_a_thread(request: Request, work: Callable[..., Result], *arguments: Any) -> Result:
-    """`request.state.long_work` is a lock of the server's own."""
+    """The app has a lock for it: `app.state.long_work`."""
     if len(await request.body()) <= LONG_BODY:
         return await asyncio.to_thread(work, *arguments)
-    async with request.state.long_work:
+    async with request.app.state.long_work:
         return await asyncio.to_thread(work, *arguments)
