@@ -1,8 +1,10 @@
 """python -m tests.reliability.overload: ten times what the server can do, for minutes.
 
-First the peak: as many requests at once as there are slots, each followed by the next. Then an open loop at ten times
-that rate of requests: what is beyond the queue must be refused at once and in the right words, and what is accepted
-must come out as fast as before. Goodput: tokens of completed answers a second.
+First the capacity: as many requests at once as there are slots, each followed by the next. Then an open loop at ten
+times that rate of requests: what is beyond the queue must be refused at once and in the right words, and what is
+accepted must come out as fast as at the peak. Goodput: tokens of completed answers a second. The peak is that of the
+same arrivals when they are just enough to keep the queue from running empty, before and after: requests that follow
+one another in step share their prompts' steps, and come out faster than any that arrive by chance.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from tests.reliability.wire import HOST, Answer, Broken, Wire, request
 
 PROMPT, ANSWER = 64, 32  # tokens
 NUM_PROMPTS = 512
-TIMES = 10  # the peak's rate of requests
+TIMES = 10  # the capacity, in requests
+TIMES_AT_PEAK = 1.5
 WARM_UP_S = 5.0
 PEAK_S = 20.0
 SAMPLE_S = 5.0
@@ -117,6 +120,7 @@ async def _sample(load: Load, server: Serving) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    in_step: Load
     peaks: Sequence[Load]  # before and after
     overload: Load
     probe: float  # seconds that an innocent request took afterwards
@@ -130,7 +134,8 @@ def figures_of(outcome: Outcome) -> list[Figure]:
     settled = over.usages[len(over.usages) // 5 :]
     growth = slope([minute for minute, _ in settled], [usage.memory / MB for _, usage in settled])
     return [
-        Figure("peak, before and after", peak, "tok/s"),
+        Figure("as many as there are slots, in step", outcome.in_step.goodput, "tok/s"),
+        Figure("peak of arrivals by chance, before and after", peak, "tok/s"),
         Figure("goodput under overload", over.goodput, "tok/s"),
         Figure("… of the peak", 100 * over.goodput / peak, "%", "≥", 95),
         Figure("accepted and answered", over.statuses[200]),
@@ -149,17 +154,18 @@ def figures_of(outcome: Outcome) -> list[Figure]:
 
 async def measure(server: Serving, width: int, minutes: float) -> tuple[Outcome, list[str]]:
     wire, client = Wire(server.port), ClientLoad()
-    before = await closed_loop(wire, prompts(0), width, PEAK_S)
-    rate = TIMES * before.goodput / ANSWER
+    in_step = await closed_loop(wire, prompts(0), width, PEAK_S)
+    capacity = in_step.goodput / ANSWER
+    before = await open_loop(wire, prompts(1), TIMES_AT_PEAK * capacity, PEAK_S, server, ClientLoad())
     async with client.measured():
-        over = await open_loop(wire, prompts(1), rate, minutes * 60, server, client)
+        over = await open_loop(wire, prompts(2), TIMES * capacity, minutes * 60, server, client)
     probe = await wire.ask(prompts(3)[0])
     slots = await wire.get("/slots")
-    after = await closed_loop(wire, prompts(4), width, PEAK_S)
+    after = await open_loop(wire, prompts(4), TIMES_AT_PEAK * capacity, PEAK_S, server, ClientLoad())
     wire.close()
     lag = client.as_json(HOST)
-    share = f"{rate:.0f} requests a second; the client took {lag['cpu_share']:.0%} of a core"
-    return Outcome((before, after), over, probe.seconds, len(slots["slots"])), [share, *lag["warnings"]]
+    share = f"{TIMES * capacity:.0f} requests a second; the client took {lag['cpu_share']:.0%} of a core"
+    return Outcome(in_step, (before, after), over, probe.seconds, len(slots["slots"])), [share, *lag["warnings"]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

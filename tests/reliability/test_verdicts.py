@@ -66,7 +66,8 @@ def load_of(completed: int, seconds: float = 10, **changes: object) -> overload.
 
 def overload_with(probe: float = 0.1, slots: int = 0, completed: int = 96, **changes: object) -> set[str]:
     peak = load_of(100)
-    return missed(overload.figures_of(overload.Outcome((peak, peak), load_of(completed, **changes), probe, slots)))
+    outcome = overload.Outcome(peak, (peak, peak), load_of(completed, **changes), probe, slots)
+    return missed(overload.figures_of(outcome))
 
 
 def test_overload_that_holds():
