@@ -1,6 +1,6 @@
-"""uvicorn's HTTP/1.1, with bounds on what stands before a body (how many bytes and headers, and how long it may take),
-on how long an answer may wait to be taken, and on how many connections there are. What breaks the first, or is no HTTP,
-is answered in the shape of all other errors, and the connection closes; whoever does not take an answer is cut.
+"""uvicorn's HTTP/1.1, with bounds on what stands around a body (how many bytes and headers), on how long a head may take
+to come and an answer to be taken, and on how many connections there are. What breaks the first, or is no HTTP, is
+answered in the shape of all other errors, and the connection closes; whoever does not take an answer is cut.
 
 Bodies are another's business (`api/body_limit.py`); so are connections that wait for their next request, which uvicorn
 closes itself, and peers that vanish, whom the kernel notices (`listener.py`).
@@ -48,7 +48,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.limit_concurrency = None  # uvicorn would refuse all requests then, of old connections too, in plain text
         self._is_surplus = False
         self._in_head = False
-        self._num_head_bytes = 0
+        self._num_head_bytes = 0  # … and of what frames a body, since the last byte of that
         self._head_timer: asyncio.TimerHandle | None = None
         self._taking_timer: asyncio.TimerHandle | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()  # the first is being answered, the others wait
@@ -64,6 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_taking_timer()
+        self._unset_keepalive_if_required()  # uvicorn leaves it running behind a reset
         self._tell_all_that_the_client_left()
         super().connection_lost(exc)
 
@@ -95,12 +96,11 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._in_head:
-            self._num_head_bytes += len(data)
+        self._num_head_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head and self._is_too_large():
+        if self._is_too_large():
             self._refuse(_too_large())
         elif self._waits_for_nothing():
             self._start_timer()  # a blank line or two have come, and uvicorn no longer waits for more
@@ -116,10 +116,23 @@ class BoundedHttp(HttpToolsProtocol):
         self._num_head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._is_surplus or self._is_too_large():
             raise self._problem()  # httptools wraps it, and uvicorn takes it for what is no HTTP
+        self._num_head_bytes = 0
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         if len(self._unanswered) == MAX_UNANSWERED:
             self.flow.resume_reading()  # uvicorn reads nothing behind a request that waits, and would not see the end
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # behind a body there may be more, which nobody asks for
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._num_head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._num_head_bytes = 0
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, which are plain text
         self._refuse(self._problem())

@@ -63,6 +63,23 @@ def test_01_headers_that_are_too_long_or_too_many(server):
     assert b" 200 " in server.raw(request_head("/health", *few, "Connection: close", method="GET"))[:16]
 
 
+@pytest.mark.parametrize(
+    "unending",
+    [b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * 10**5, b"1\r\n{\r\n0\r\na: " + b"b" * 10**6, b"1;a=" + b"b" * 10**6],
+    ids=["headers behind it", "a header behind it", "an extension of a chunk"],
+)
+def test_01_a_body_that_ends_in_what_is_none_of_it(server, unending):
+    refused(server.raw(request_head(PATH, "Transfer-Encoding: chunked") + unending), 431)
+    answers = server.raw(request_head("/health", "Transfer-Encoding: chunked", method="GET") + unending)
+    assert answers.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 431 "))
+
+
+def test_01_headers_behind_a_body_are_nobodys(server):
+    body = b'20\r\n{"prompt": "a", "max_tokens": 1}\r\n0\r\nContent-Encoding: br\r\n\r\n'
+    answer = server.raw(request_head(PATH, "Transfer-Encoding: chunked", "Connection: close") + body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 def test_02_a_body_over_the_limit_by_length_and_by_chunks(server):
     refused(server.raw(request_head(PATH, f"Content-Length: {MAX_BODY + 1}")), 413)  # without a byte of it
     refused(server.raw(request_head(PATH, "Content-Length: 99999999999999")), 413)
