@@ -1,5 +1,5 @@
-"""uvicorn's HTTP/1.1, with bounds on what stands around a body (how many bytes and headers), on how long a head may take
-to come and an answer to be taken, and on how many connections there are. What breaks the first, or is no HTTP, is
+"""uvicorn's HTTP/1.1, with bounds on what stands around a body (how many bytes and headers), on the time that a head
+has to come and an answer to be taken, and on how many connections there are. What breaks the first, or is no HTTP, is
 answered in the shape of all other errors, and the connection closes; whoever does not take an answer is cut.
 
 Bodies are another's business (`api/body_limit.py`); so are connections that wait for their next request, which uvicorn
