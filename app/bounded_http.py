@@ -11,10 +11,12 @@ import json
 import math
 import socket
 import struct
+import sys
 from collections import deque
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.errors import (
@@ -48,6 +50,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.limit_concurrency = None  # uvicorn would refuse all requests then, of old connections too, in plain text
         self._is_surplus = False
         self._in_head = False
+        self._upgrade_at: int | None = None  # where, in what has just come, a head ended that asks for an upgrade
         self._num_head_bytes = 0  # … and of what frames a body, since the last byte of that
         self._head_timer: asyncio.TimerHandle | None = None
         self._taking_timer: asyncio.TimerHandle | None = None
@@ -98,6 +101,9 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._num_head_bytes += len(data)
         super().data_received(data)
+        while self._upgrade_at is not None:
+            data = self._without_offer(data[self._upgrade_at :])
+            super().data_received(data)
         if self.transport.is_closing():
             return
         if self._is_too_large():
@@ -117,6 +123,8 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_surplus or self._is_too_large():
             raise self._problem()  # httptools wraps it, and uvicorn takes it for what is no HTTP
         self._num_head_bytes = 0
+        if self._asks_for_upgrade():
+            return
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         if len(self._unanswered) == MAX_UNANSWERED:
@@ -132,7 +140,28 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._num_head_bytes = 0
-        super().on_message_complete()
+        if not self._asks_for_upgrade():
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return False  # whatever libraries there are
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Where uvicorn ends with such a head, the exception under way tells how much has been read."""
+        (self._upgrade_at,) = cast(HttpParserUpgrade, sys.exception()).args
+
+    def _asks_for_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"  # that is no HTTP to us
+
+    def _without_offer(self, rest: bytes) -> bytes:
+        """Whoever offers an upgrade, as Java's client does (to HTTP/2), means his request all the same; but httptools
+        takes what follows the head for another protocol. Returns the head to be read anew, and the rest."""
+        self._upgrade_at = None
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        return b"\r\n".join([line, *headers, b"", b""]) + rest
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, which are plain text
         self._refuse(self._problem())
