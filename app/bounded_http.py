@@ -1,6 +1,6 @@
-"""uvicorn's HTTP/1.1, with bounds on what stands before a body (how many bytes and headers, and how long it may take),
-on how long an answer may wait to be taken, and on how many connections there are. What breaks the first, or is no HTTP,
-is answered in the shape of all other errors, and the connection closes; whoever does not take an answer is cut.
+"""uvicorn's HTTP/1.1, with bounds on what stands around a body (how many bytes and headers), on the time that a head
+has to come and an answer to be taken, and on how many connections there are. What breaks the first, or is no HTTP, is
+answered in the shape of all other errors, and the connection closes; whoever does not take an answer is cut.
 
 Bodies are another's business (`api/body_limit.py`); so are connections that wait for their next request, which uvicorn
 closes itself, and peers that vanish, whom the kernel notices (`listener.py`).
@@ -11,10 +11,12 @@ import json
 import math
 import socket
 import struct
+import sys
 from collections import deque
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.errors import (
@@ -48,7 +50,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.limit_concurrency = None  # uvicorn would refuse all requests then, of old connections too, in plain text
         self._is_surplus = False
         self._in_head = False
-        self._num_head_bytes = 0
+        self._upgrade_at: int | None = None  # where, in what has just come, a head ended that asks for an upgrade
+        self._num_head_bytes = 0  # … and of what frames a body, since the last byte of that
         self._head_timer: asyncio.TimerHandle | None = None
         self._taking_timer: asyncio.TimerHandle | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()  # the first is being answered, the others wait
@@ -64,6 +67,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_taking_timer()
+        self._unset_keepalive_if_required()  # uvicorn leaves it running behind a reset
         self._tell_all_that_the_client_left()
         super().connection_lost(exc)
 
@@ -95,12 +99,14 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._in_head:
-            self._num_head_bytes += len(data)
+        self._num_head_bytes += len(data)
         super().data_received(data)
+        while self._upgrade_at is not None:
+            data = self._without_offer(data[self._upgrade_at :])
+            super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head and self._is_too_large():
+        if self._is_too_large():
             self._refuse(_too_large())
         elif self._waits_for_nothing():
             self._start_timer()  # a blank line or two have come, and uvicorn no longer waits for more
@@ -116,10 +122,46 @@ class BoundedHttp(HttpToolsProtocol):
         self._num_head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._is_surplus or self._is_too_large():
             raise self._problem()  # httptools wraps it, and uvicorn takes it for what is no HTTP
+        self._num_head_bytes = 0
+        if self._asks_for_upgrade():
+            return
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         if len(self._unanswered) == MAX_UNANSWERED:
             self.flow.resume_reading()  # uvicorn reads nothing behind a request that waits, and would not see the end
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # behind a body there may be more, which nobody asks for
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._num_head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._num_head_bytes = 0
+        if not self._asks_for_upgrade():
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return False  # whatever libraries there are
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Where uvicorn ends with such a head, the exception under way tells how much has been read."""
+        (self._upgrade_at,) = cast(HttpParserUpgrade, sys.exception()).args
+
+    def _asks_for_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"  # that is no HTTP to us
+
+    def _without_offer(self, rest: bytes) -> bytes:
+        """Whoever offers an upgrade, as Java's client does (to HTTP/2), means his request all the same; but httptools
+        takes what follows the head for another protocol. Returns the head to be read anew, and the rest."""
+        self._upgrade_at = None
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        return b"\r\n".join([line, *headers, b"", b""]) + rest
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, which are plain text
         self._refuse(self._problem())

@@ -24,8 +24,11 @@ _MOST_BITS = 1 << 17  # of an integer
 _ITEM = 64  # of a list, in characters: about the memory it takes, and the time to look at it
 _WIDTH = 10_000  # the widest field that a format may ask for: its digits are four
 
+# Methods of texts and integers that no chat needs: they make bytes, which are not weighed, or of each letter a text.
+_UNBOUNDED = frozenset({"encode", "to_bytes", "translate"})
+
 # A filter and a variable that no template can name.
-_JOINED, _WEIGHED, _TIME, EFFORT = "joined", "weighed", "time left", "effort of the template"
+_JOINED, _CHARGED, _TIME, EFFORT = "joined", "charged", "time left", "effort of the template"
 _PERCENT_FIELD = re.compile(r"%[^A-Za-z%]*(?:\*|\d{5})")
 _BRACE_FIELD = re.compile(r"\{[^{}]*(?:\{|\d{5})")
 
@@ -54,8 +57,6 @@ class Effort:
 
 def weigh(value: Any, indent: int = 0) -> int:
     """Characters, or a TemplateBound if they are too many. `indent`: so many more for each item, at each depth."""
-    if isinstance(value, str):
-        return _allowed(len(value))
     total, waiting = 0, [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -90,8 +91,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(**options)
         del self.globals["lipsum"]  # as many words as one likes
         self.filters = {name: _bounded(name, function) for name, function in (self.filters | dict(filters)).items()}
-        self.filters |= {_JOINED: _joined, _WEIGHED: _weighed, _TIME: _check_time}
-        self.finalize = _finalize
+        self.filters |= {_JOINED: _joined, _CHARGED: _charged, _TIME: _check_time}
+        self.finalize = _charged
 
     @staticmethod
     def concat(pieces: Iterable[str]) -> str:
@@ -105,10 +106,15 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         _check_operands(operator, left, right)
         return _effort(context).charge(super().call_binop(context, operator, left, right))
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        is_unbounded = isinstance(obj, str | int) and attr in _UNBOUNDED
+        return not is_unbounded and super().is_safe_attribute(obj, attr, value)
+
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
         method = getattr(function, "__wrapped__", function)  # str.format is wrapped by the sandbox
         owner = getattr(method, "__self__", None)
         if isinstance(owner, str):
+            args = tuple(map(_whole, args))
             _allowed(_estimate(getattr(method, "__name__", ""), owner, [*args, *kwargs.values()]))
         return _effort(context).charge(super().call(context, function, *args, **kwargs))
 
@@ -135,7 +141,7 @@ class _Bounds(NodeTransformer):
     def visit_List(self, node: nodes.List | nodes.Dict | nodes.Tuple) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         is_target = isinstance(node, nodes.Tuple) and node.ctx != "load"
-        return node if is_target else _filter(_WEIGHED, node)
+        return node if is_target else _filter(_CHARGED, node)
 
     visit_Dict = visit_Tuple = visit_List  # noqa: N815
 
@@ -158,7 +164,7 @@ def _joined(context: Context, values: tuple[Any, ...]) -> Any:
 
 
 @pass_context
-def _weighed(context: Context, value: Any) -> Any:
+def _charged(context: Context, value: Any) -> Any:
     return _effort(context).charge(value)
 
 
@@ -167,18 +173,13 @@ def _check_time(context: Context, _: None) -> None:
     _effort(context).check_time()
 
 
-@pass_context
-def _finalize(context: Context, value: Any) -> Any:
-    return _effort(context).charge(value)
-
-
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The filter, asked first, and charged for."""
     kind = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
 
     @wraps(function)
     def bounded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
-        value = list(value) if isinstance(value, Iterator) else value
+        value = _whole(value)
         _allowed(_estimate(name, value, [*args, *kwargs.values()]))
         passed = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
         first = [passed[kind]] if kind else []
@@ -186,6 +187,11 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return _effort(context).charge(function(*first, value, *args, **kwargs))
 
     return pass_context(bounded)
+
+
+def _whole(value: Any) -> Any:
+    """What `map` and the like give comes item by item, and cannot be weighed."""
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _check_operands(operator: str, left: Any, right: Any) -> None:
@@ -232,7 +238,7 @@ def _estimate_of_parts(name: str, value: Any, args: list[Any], texts: list[str])
             return weigh(args[0]) + len(args[0]) * len(value)
         case "join":  # items | join(", ")
             return weigh(value) + len(value) * sum(map(len, texts))
-        case "format":
+        case "format" | "format_map":
             fields = max(str(value).count("{"), str(value).count("%"))
             has_wide = _BRACE_FIELD.search(str(value).replace("{{", "")) or _PERCENT_FIELD.search(str(value))
             return _of_format(str(value), fields, args, has_wide is not None)

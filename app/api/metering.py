@@ -7,11 +7,11 @@ In the end that is the `total_tokens` of its usage.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.api.answers import num_tokens
 from app.api.rate_limits import GiveBack, RateLimits
 from app.api.stream import Events
 from app.engine.engine import Engine
 from app.engine.request import Submission, TokenEvent
+from app.engine.stream import EventStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Metering:
         most = sum(one.params.max_tokens for one in submissions)
         cost = num_prompt_tokens(submissions) + most
         self.limits.require(owner, cost)
-        events = self.engine.submit(submissions)
-        return MeteredEvents(events, len(submissions), most, self.limits.charge(owner, cost))
+        stream = self.engine.submit(submissions)
+        return MeteredEvents(stream, most, self.limits.charge(owner, cost))
 
 
 def num_prompt_tokens(submissions: Sequence[Submission]) -> int:
@@ -36,27 +36,27 @@ def num_prompt_tokens(submissions: Sequence[Submission]) -> int:
 
 
 class MeteredEvents:
-    """`Events` that are counted. Whether they end or are left, what was not generated is given back, once."""
+    """`Events` that are charged for. When they end or are left, what was not generated is given back, once: what a
+    client has not read has been computed all the same."""
 
-    def __init__(self, events: Events, num_submissions: int, num_charged: int, give_back: GiveBack) -> None:
-        self._events = events
-        self._num_open = num_submissions
-        self._num_unused = num_charged
+    def __init__(self, stream: EventStream, num_charged: int, give_back: GiveBack) -> None:
+        self._stream = stream
+        self._num_charged = num_charged
         self._give_back = give_back
+        self._is_settled = False
 
     async def next(self) -> list[TokenEvent]:
-        events = await self._events.next()
-        self._num_unused -= num_tokens(events)
-        self._num_open -= sum(event.finish_reason is not None for event in events)
-        if not self._num_open:
+        events = await self._stream.next()
+        if self._stream.is_over:
             self._settle()
         return events
 
     def abort(self) -> None:
-        self._events.abort()
+        self._stream.abort()
         self._settle()
 
     def _settle(self) -> None:
-        unused, self._num_unused = self._num_unused, 0
-        if unused > 0:
+        unused = self._num_charged - self._stream.num_tokens
+        if unused > 0 and not self._is_settled:
             self._give_back(unused)
+        self._is_settled = True

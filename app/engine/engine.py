@@ -154,9 +154,7 @@ class Engine:
             self._publish(ends)
             self._runner.run(self._scheduler.schedule())  # what they held is destroyed, too
         finally:
-            self._close(
-                "The server is shutting down." if self._is_stopping else "The engine failed; see the server's log."
-            )
+            self._close(STOPPED if self._is_stopping else "The engine failed; see the server's log.")
 
     def step(self) -> None:
         """Schedule, run, update, publish."""
@@ -186,7 +184,8 @@ class Engine:
                 raise  # a runner that cannot even free is of no more use
             logger.exception("a step of %d requests failed", len(batch.chunks))
             return self._scheduler.fail(batch, f"The model failed in this step: {type(error).__name__}.")
-        self._failures.clear()
+        if batch.chunks:  # a step that only frees proves nothing
+            self._failures.clear()
         return self._scheduler.update(batch, output)
 
     def _drain(self) -> None:

@@ -20,12 +20,18 @@ class EventStream:
         self, num_requests: int, abort: Callable[[], None], max_buffered_events: int = MAX_BUFFERED_EVENTS
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.num_tokens = 0  # that were generated, and have come as far as this
         self._num_open = num_requests
         self._abort = abort
         self._max_buffered_events = max_buffered_events
         self._events: list[TokenEvent] = []
         self._arrived = asyncio.Event()
         self._is_aborted = False
+
+    @property
+    def is_over(self) -> bool:
+        """Each request has had its last event, whether or not it has been read."""
+        return not self._num_open
 
     async def next(self) -> list[TokenEvent]:
         """Waits, and returns all events since the last call; an empty list when all requests have ended."""
@@ -48,6 +54,7 @@ class EventStream:
             return
         if event.finish_reason is not None:
             self._num_open -= 1
+        self.num_tokens += event.token_id is not None
         self._events.append(event)
         if len(self._events) > self._max_buffered_events:
             self.abort()

@@ -78,12 +78,14 @@ class _StorageReader(pickle._Unpickler):
 
 
 def check_archive(path: Path) -> None:
-    """Raises ModelError for an archive that is packed, has a name twice, or a storage of another size than its pickle
-    says. What else may be wrong with it, torch says."""
+    """Raises ModelError for an archive that is packed, has a name or a pickle twice, or a storage of another size than
+    its pickle says. What else may be wrong with it, torch says."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(path, archive)
-            place = next(name for name in entries if name.endswith("/data.pkl") or name == "data.pkl")
+            place, *others = [name for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
+            if others:
+                raise ModelError(path, f"is damaged: it has several pickles, {place} and {others[0]}.")
             if entries[place].file_size > _MOST_PICKLE_BYTES:
                 raise ModelError(path, f"its pickle has {entries[place].file_size:,} bytes: this is no model.")
             reader = _StorageReader(io.BytesIO(archive.read(place)))

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
+from app.engine import failures
 from app.engine.engine import Engine
 from app.engine.errors import EngineDead, QueueFull, ShuttingDown
-from app.engine.failures import Failures
 from app.engine.limits import Limits
 from app.engine.request import FinishReason
 from model.batch import Batch
@@ -122,9 +122,12 @@ async def test_an_engine_whose_steps_all_fail_ends(monkeypatch: pytest.MonkeyPat
         if batch.chunks:
             raise RuntimeError("the device is gone")
 
-    observed = Observed()
-    async with running(FakeRunner(before_step=fail), observed) as engine:
-        assert (await read(ask(engine, [1])))[-1].finish_reason is FinishReason.ERROR
-        monkeypatch.setattr(Failures, "are_hopeless", True)
+    monkeypatch.setattr(failures, "MAX_IN_A_ROW", 3)
+    monkeypatch.setattr(failures, "MAX_SECONDS", -1.0)
+    observed, runner = Observed(), FakeRunner(before_step=fail)
+    async with running(runner, observed) as engine:
+        for _ in range(2):
+            assert (await read(ask(engine, [1])))[-1].finish_reason is FinishReason.ERROR
+            await until(lambda: not runner.batches[-1].chunks)  # frees what the request had, and that succeeds
         assert (await read(ask(engine, [1])))[-1].finish_reason is FinishReason.SHUTDOWN
         await until(lambda: bool(observed.deaths))

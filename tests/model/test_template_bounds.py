@@ -36,6 +36,7 @@ def render(source: str) -> str:
         "'%01000000000d' | format(1)",
         "'{:1000000000}'.format(1)",
         "'{:{}}'.format(1, 10 ** 9)",
+        "'{a:1000000000}'.format_map({'a': 1})",
         "[1, [2]] | tojson(indent=10 ** 9)",
         "1.5 | round(10 ** 9, 'ceil')",
         "[1] | batch(10 ** 10, 'x') | list",
@@ -46,6 +47,21 @@ def render(source: str) -> str:
 )
 def test_one_operation_makes_no_enormous_value(expression):
     with pytest.raises(CostlyTemplateError, match="makes texts or lists of more than"):
+        render("{{ " + expression + " }}")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(1).to_bytes(10 ** 10)",
+        "'a'.encode().center(10 ** 10)",
+        "'a'.translate({97: 'bb'})",
+        "('a' | attr('encode'))()",
+        "(['a'] | map(attribute='encode') | first)()",
+    ],
+)
+def test_methods_whose_values_cannot_be_weighed_are_out_of_reach(expression):
+    with pytest.raises(ChatTemplateError, match="is unsafe"):
         render("{{ " + expression + " }}")
 
 
@@ -103,6 +119,10 @@ def test_enormous_numbers_are_not_computed(expression):
         ("'x' | center(5)", "  x  "),
         ("['a', 'b'] | join(', ')", "a, b"),
         ("', '.join(['a', 'b'])", "a, b"),
+        ("', '.join(['a', 'b'] | map('upper'))", "A, B"),
+        ("', '.join(messages[0].values())", "user, ab"),
+        ("'{a:>4}'.format_map({'a': 1})", "   1"),
+        ("{'encode': 1, 'translate': 2}.translate", "2"),
         ("[[1], [2]] | sum(start=[])", "[1, 2]"),
         ("[1, 2, 3] | sum", "6"),
         ("messages | map(attribute='content') | join", "ab"),

@@ -28,6 +28,7 @@ PATH = "/v1/completions"
 FLOATS = ["temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "timeout"]
 INTEGERS = ["max_tokens", "min_tokens", "top_k", "seed", "n", "logprobs", "best_of", "prompt_logprobs", "priority"]
 LONG = "x" * 2**20
+PLAIN = b'{"prompt": "a", "max_tokens": 1}'
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(BoundedHttp, "seconds_for_head", 0.5)
 
 
-def with_body(*headers: str, body: bytes = b'{"prompt": "a", "max_tokens": 1}') -> bytes:
+def with_body(*headers: str, body: bytes = PLAIN) -> bytes:
     return request_head(PATH, *headers) + body
 
 
@@ -61,6 +62,23 @@ def test_01_headers_that_are_too_long_or_too_many(server):
     refused(server.raw(b"GET /" + b"a" * 10**6), 431)
     few = [f"X-{number}: a" for number in range(MAX_HEADERS - 10)]
     assert b" 200 " in server.raw(request_head("/health", *few, "Connection: close", method="GET"))[:16]
+
+
+@pytest.mark.parametrize(
+    "unending",
+    [b"1\r\n{\r\n0\r\n" + b"a: b\r\n" * 10**5, b"1\r\n{\r\n0\r\na: " + b"b" * 10**6, b"1;a=" + b"b" * 10**6],
+    ids=["headers behind it", "a header behind it", "an extension of a chunk"],
+)
+def test_01_a_body_that_ends_in_what_is_none_of_it(server, unending):
+    refused(server.raw(request_head(PATH, "Transfer-Encoding: chunked") + unending), 431)
+    answers = server.raw(request_head("/health", "Transfer-Encoding: chunked", method="GET") + unending)
+    assert answers.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 431 "))
+
+
+def test_01_headers_behind_a_body_are_nobodys(server):
+    body = b"20\r\n" + PLAIN + b"\r\n0\r\nContent-Encoding: br\r\n\r\n"
+    answer = server.raw(request_head(PATH, "Transfer-Encoding: chunked", "Connection: close") + body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_02_a_body_over_the_limit_by_length_and_by_chunks(server):
@@ -104,6 +122,25 @@ def test_03_lengths_that_are_none(server, headers):
 def test_03_what_is_no_http(server):
     for data in (b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"hello " * 100 + b"\r\n\r\n", b"\x00" * 100):
         refused(server.raw(data, ends=True), 400)
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "x"])
+def test_03_who_offers_another_protocol_is_answered_in_this_one(server, protocol):
+    """Java's client offers HTTP/2 with a body behind it."""
+    offer = ["Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABk"]
+    length, chunked, ending = "Content-Length: 32", "Transfer-Encoding: chunked", "Connection: close"
+    whole, plain = request_head(PATH, *offer, length) + PLAIN, request_head(PATH, length) + PLAIN
+    chunks = request_head(PATH, *offer, chunked) + b"20\r\n" + PLAIN + b"\r\n0\r\n\r\n"
+    with socket.create_connection((server.server.host, server.server.port), timeout=SECONDS) as connection:
+        for pieces in ([whole], [whole[:30], whole[30:-20], whole[-20:]], [chunks], [plain]):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.02)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    many = request_head("/health", *offer, method="GET") * 500 + request_head(PATH, ending, length) + PLAIN
+    answers = server.raw(many)
+    assert answers.count(b"HTTP/1.1 200 ") == 501
+    assert server.raw(request_head("x:1", *offer, method="CONNECT"), ends=True)[:12] == b"HTTP/1.1 400"
 
 
 def test_04_a_hundred_thousand_chunks_of_one_byte(server):

@@ -4,6 +4,7 @@ there is room again, so is the server."""
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -54,6 +55,19 @@ def test_those_that_are_there_go_on_and_others_are_told():
         for client in clients:
             client.close()
         assert _answers_again(server.url)
+
+
+def test_a_reset_between_two_requests_leaves_no_clock_running():
+    with serve(build()) as server:
+        with closing(socket.create_connection((server.host, server.port))) as client:
+            assert answer_of(client).startswith(b"HTTP/1.1 200 ")
+            (connection,) = server.state.connections
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        deadline = time.monotonic() + SECONDS
+        while server.state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert connection.timeout_keep_alive_task is None
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_NOFILE"), reason="needs limits of another process")

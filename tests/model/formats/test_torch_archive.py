@@ -86,6 +86,15 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         check_archive(path)
 
 
+def test_a_pickle_beside_the_one_that_torch_reads_is_refused(tmp_path: Path) -> None:
+    entries = entries_of(state())
+    folder = entries[0][0].split("/")[0]
+    sound = [(name.replace(folder, f"{folder}/sound", 1), data) for name, data in entries]
+    path = write(tmp_path / "model.pth", [*sound, *entries])
+    with pytest.raises(ModelError, match="several pickles"):
+        check_archive(path)
+
+
 def test_an_enormous_pickle_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.pth", [("m/data.pkl", bytes((1 << 26) + 1))])
     with pytest.raises(ModelError, match="its pickle has 67,108,865 bytes"):
