@@ -2,7 +2,6 @@
 from them in float32; and the exports against transformers' own classes."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +28,9 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def runner_of(checkpoint: Checkpoint, device: str = "cpu") -> TorchRunner:
-    return TorchRunner(checkpoint, TorchOptions(device=device, dtype="float32", debug_poison=True, kv_cache_memory=2**28))
+    return TorchRunner(
+        checkpoint, TorchOptions(device=device, dtype="float32", debug_poison=True, kv_cache_memory=2**28)
+    )
 
 
 def native(file: str) -> Callable[[], Checkpoint]:
