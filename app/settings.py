@@ -21,6 +21,7 @@ from model.options import (
     IsolationChecksName,
     KVDTypeName,
     LoadOptions,
+    RopeScalingName,
     WeightsName,
 )
 
@@ -83,6 +84,9 @@ class ServeSettings(PullSettings):
     )
     kv_dtype: KVDTypeName = option(
         "Computation", "TYPE", "Of the KV cache: auto, float32, bfloat16, float16 or int8.", "auto"
+    )
+    rope_scaling: RopeScalingName = option(
+        "Computation", "NAME", "Of rotary positions: auto, as the model's files say, or minimind-yarn.", "auto"
     )
     threads: int | None = option("Computation", "N", "CPU threads.", None, said="the physical cores", ge=1, le=1024)
     debug_poison: bool = option(
@@ -178,6 +182,7 @@ class ServeSettings(PullSettings):
             dtype=self.dtype,
             weights=self.weights,
             kv_dtype=self.kv_dtype,
+            rope_scaling=self.rope_scaling,
             num_threads=self.threads,
             max_model_len=self.max_model_len,
             max_num_seqs=self.max_num_seqs,

@@ -1,7 +1,7 @@
 """What a model is: the dimensions every format is read into and every backend builds from.
 
 Letters in shapes, everywhere in `model/`: B requests, T tokens in the step, H query heads, K key-value heads, D head
-dimension, E hidden size, F feed-forward size, X experts, V vocabulary, L layers.
+dimension, E hidden size, F feed-forward size, X routed experts, S shared ones, V vocabulary, L layers.
 """
 
 from collections.abc import Iterator
@@ -33,10 +33,11 @@ class RopeConfig:
 
 @dataclass(frozen=True, slots=True)
 class MoeConfig:
-    num_experts: int  # X
+    num_experts: int  # X, those that a router chooses from
     num_experts_per_token: int
     intermediate_size: int  # F of one expert
     norm_topk_prob: bool  # divide the chosen experts' weights by their sum
+    num_shared_experts: int = 0  # S: of the same size, for every token and with weight 1, beside those that are chosen
     dense_layers: frozenset[int] = frozenset()  # layers that have an ordinary MLP all the same
 
 
@@ -44,7 +45,7 @@ class MoeConfig:
 class ModelConfig:
     """A decoder-only transformer: pre-norm RMSNorm, grouped-query attention with rotary positions, SiLU-gated MLP."""
 
-    architecture: str  # "llama", "qwen2", "qwen3", "qwen3moe": for people; the fields below decide
+    architecture: str  # "llama", "qwen2", "qwen3", "qwen3moe", "minimind-moe": for people; the fields below decide
     vocab_size: int  # V, rows of the embedding
     hidden_size: int  # E
     intermediate_size: int  # F
@@ -101,6 +102,8 @@ class ModelConfig:
         shapes: dict[str, tuple[int, ...]] = {"mlp.gate.weight": (self.moe.num_experts, self.hidden_size)}
         for expert in range(self.moe.num_experts):
             shapes |= self._gated_mlp_shapes(f"mlp.experts.{expert}.", self.moe.intermediate_size)
+        for expert in range(self.moe.num_shared_experts):
+            shapes |= self._gated_mlp_shapes(f"mlp.shared_experts.{expert}.", self.moe.intermediate_size)
         return shapes
 
     def _gated_mlp_shapes(self, prefix: str, intermediate_size: int) -> dict[str, tuple[int, ...]]:

@@ -12,16 +12,20 @@ from model.chat_template import ChatTemplate
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, GenerationDefaults
+from model.formats.json_object import JsonObject
+from model.formats.minimind_yarn import scaled
 from model.options import DEFAULT_MODEL_NAME, LoadOptions
 from model.tokenizer import Tokenizer
 
 GGUF_MAGIC = b"GGUF"
+MINIMIND_MODEL_TYPE = "minimind"
 TORCH_MAGICS = (b"PK\x03\x04", b"\x80\x02")  # a zip archive, and the bare pickle that torch wrote before 1.6
 
 
 class Format(Enum):
     GGUF = "GGUF"
     HUGGING_FACE = "Hugging Face"
+    MINIMIND_FOLDER = "MiniMind, as a Hugging Face folder"
     MINIMIND = "MiniMind"
 
 
@@ -70,6 +74,8 @@ def load(options: LoadOptions) -> LoadedModel:
 def read_parts(path: Path, options: LoadOptions) -> Parts:
     """Of the model at `path`, with the tokenizer that the options name. Raises ModelError."""
     parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
+    if options.rope_scaling == "minimind-yarn":
+        parts = replace(parts, checkpoint=scaled(parts.checkpoint))
     return replace(parts, tokenizer=fit_vocabulary(parts.tokenizer, parts.checkpoint))
 
 
@@ -117,7 +123,8 @@ def _missing(path: Path) -> str:
 def detect_format(path: Path) -> Format:
     """By contents; names say nothing."""
     if path.is_dir():
-        return Format.HUGGING_FACE
+        is_minimind = JsonObject.read(path / "config.json").values.get("model_type") == MINIMIND_MODEL_TYPE
+        return Format.MINIMIND_FOLDER if is_minimind else Format.HUGGING_FACE
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -141,6 +148,10 @@ def read(path: Path, tokenizer_folder: Path | None = None) -> Parts:
             from model.formats import huggingface
 
             return _with_folder(huggingface.read(path), tokenizer_folder or path)
+        case Format.MINIMIND_FOLDER:
+            from model.formats import minimind_folder
+
+            return _with_folder(minimind_folder.read(path), tokenizer_folder or path)
         case Format.MINIMIND:
             from model.formats import minimind
 

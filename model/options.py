@@ -8,6 +8,7 @@ BackendName = Literal["auto", "native", "torch"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 KVDTypeName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+RopeScalingName = Literal["auto", "minimind-yarn"]
 WeightsName = Literal["auto", "int8", "int4"]
 IsolationChecksName = Literal["off", "canary", "debug"]
 
@@ -25,6 +26,7 @@ class LoadOptions:
     dtype: DTypeName = "auto"
     weights: WeightsName = "auto"  # quantised while they are read
     kv_dtype: KVDTypeName = "auto"
+    rope_scaling: RopeScalingName = "auto"  # auto: what the model's files say
     num_threads: int | None = None
     max_model_len: int | None = None  # tokens
     max_num_seqs: int = 64

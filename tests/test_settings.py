@@ -91,6 +91,7 @@ def test_the_defaults_are_those_of_the_documentation():
         ("api_key", "one,two", (SecretStr("one"), SecretStr("two"))),
         ("debug_poison", "1", True),
         ("isolation_checks", "canary", "canary"),
+        ("rope_scaling", "minimind-yarn", "minimind-yarn"),
         ("log_level", "debug", "debug"),
         ("cache_dir", "elsewhere", Path("elsewhere")),
         ("allowed_origins", "http://a,http://b:1", ("http://a", "http://b:1")),
@@ -251,6 +252,7 @@ def test_what_concerns_loading_reaches_the_loader():
         dtype="float32",
         weights="int8",
         kv_dtype="bfloat16",
+        rope_scaling="minimind-yarn",
         threads=3,
         max_model_len=5,
         max_num_seqs=7,
@@ -263,7 +265,7 @@ def test_what_concerns_loading_reaches_the_loader():
 
     options = settings.load_options()
 
-    words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16")
+    words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16", "minimind-yarn")
     assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"))
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)

@@ -14,6 +14,7 @@ from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.formats.gguf_config import ROPE_FREQS, read_config, read_generation_defaults
 from model.formats.gguf_container import Container, open_container
 from model.formats.gguf_ends import read_end_token_ids
+from model.formats.half_split import half_split
 
 _NAMES: Mapping[str, str] = {
     "model.embed_tokens": "token_embd",
@@ -49,6 +50,7 @@ def checkpoint_of(container: Container) -> Checkpoint:
         weights=_weights(container, config),
         eos_token_ids=read_end_token_ids(container.metadata, container.path, config.vocab_size),
         generation=read_generation_defaults(container),
+        origin=f"GGUF {config.architecture}",
     )
 
 
@@ -65,7 +67,8 @@ def _weights(container: Container, config: ModelConfig) -> dict[str, WeightTenso
         raise ModelError(
             container.path, f"tensor {min(left_over)!r} is left over: {_asked_for(config)} has no place for it."
         )
-    return weights if config.architecture != "llama" else _half_split(weights, config)
+    # llama.cpp's converter lays the two rows that rotate together side by side, for this architecture alone.
+    return weights if config.architecture != "llama" else half_split(weights, config)
 
 
 def _place(name: str) -> tuple[str, int | None]:
@@ -98,24 +101,3 @@ def _asked_for(config: ModelConfig) -> str:
 def _cut(stack: WeightTensor, expert: int) -> WeightTensor:
     name = f"{stack.file_name}[{expert}]"
     return replace(stack, shape=stack.shape[1:], data=stack.data[expert], file_name=name)
-
-
-def _half_split(weights: dict[str, WeightTensor], config: ModelConfig) -> dict[str, WeightTensor]:
-    """llama.cpp's converter lays the rows of a head as 0, D/2, 1, D/2 + 1, … so that each pair that rotates together
-    lies side by side, in biases too. Undone on whole rows, in any encoding."""
-    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
-    return {
-        name: _unpaired(tensor, heads[part]) if (part := name.split(".")[-2]) in heads else tensor
-        for name, tensor in weights.items()
-    }
-
-
-def _unpaired(tensor: WeightTensor, num_heads: int) -> WeightTensor:
-    num_rows = tensor.shape[0]
-    if tensor.data.size % num_rows:
-        raise ModelError(
-            tensor.path,
-            f"tensor '{tensor.file_name}' is a bias encoded as {tensor.encoding}; F32, F16 or BF16 is needed.",
-        )
-    pairs = tensor.data.reshape(num_heads, num_rows // num_heads // 2, 2, -1)  # H, D/2, the two of a pair, bytes
-    return replace(tensor, data=pairs.swapaxes(1, 2).reshape(tensor.data.shape))

@@ -11,7 +11,12 @@ from pathlib import Path, PureWindowsPath
 from model.config import ModelConfig, MoeConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
-from model.formats.huggingface_config import read_config, read_eos_token_ids, read_generation_defaults
+from model.formats.huggingface_config import (
+    read_class_name,
+    read_config,
+    read_eos_token_ids,
+    read_generation_defaults,
+)
 from model.formats.json_object import JsonObject
 from model.formats.safetensors_file import read_safetensors
 from model.formats.tied_embeddings import resolve_tying
@@ -29,7 +34,7 @@ _FUSED_DOWN = "mlp.experts.down_proj"  # [X, E, F]
 def read(folder: Path) -> Checkpoint:
     """Raises ModelError, naming file and tensor or key, for whatever cannot be served as the files say."""
     config = read_config(folder)
-    weights = _split_experts(_read_tensors(folder), config)
+    weights = _split_experts(read_tensors(folder), config)
     if config.tie_word_embeddings:
         resolved = resolve_tying(weights)
         weights = resolved.weights
@@ -40,10 +45,16 @@ def read(folder: Path) -> Checkpoint:
         weights=weights,
         eos_token_ids=read_eos_token_ids(folder),
         generation=read_generation_defaults(folder),
+        origin=f"Hugging Face {read_class_name(folder)}",
     )
 
 
-def _read_tensors(folder: Path) -> dict[str, WeightTensor]:
+def has_safetensors(folder: Path) -> bool:
+    return (folder / _SINGLE_FILE).exists() or (folder / _INDEX_FILE).exists()
+
+
+def read_tensors(folder: Path) -> dict[str, WeightTensor]:
+    """Of safetensors, by the names that they have there. Raises ModelError."""
     if (folder / _SINGLE_FILE).exists():
         return read_safetensors(folder / _SINGLE_FILE, _DERIVED)
     if (folder / _INDEX_FILE).exists():

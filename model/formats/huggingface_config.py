@@ -4,6 +4,7 @@ Owns what their keys mean and what stands for a missing one. A key that changes 
 name, never ignored; keys that leave it alone (dtype, initializer_range, use_cache, …) are not looked at.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from model.formats.checkpoint import LEAST_PENALTY, MOST_PENALTY, MOST_TEMPERATU
 from model.formats.huggingface_rope import read_rope
 from model.formats.json_object import JsonObject
 
-_MOST_LAYERS = _MOST_EXPERTS = 512  # as in GGUF files; a lie about these would otherwise be paid for in names
+MOST_LAYERS = MOST_EXPERTS = 512  # as in GGUF files; a lie about these would otherwise be paid for in names
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def read_config(folder: Path) -> ModelConfig:
     """`tie_word_embeddings` is what the file says; the tensors have the last word."""
     config = JsonObject.read(folder / "config.json")
     architecture = _architecture(config)
-    _refuse_other_arithmetic(config, architecture)
+    refuse_other_arithmetic(config, {} if architecture.sliding_window_switch else {"sliding_window": None})
     num_heads = config.integer("num_attention_heads")
     hidden_size = config.integer("hidden_size")
     max_positions = config.integer("max_position_embeddings", architecture.max_positions)
@@ -75,7 +76,7 @@ def read_config(folder: Path) -> ModelConfig:
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=config.integer("intermediate_size"),
-        num_layers=config.integer("num_hidden_layers", most=_MOST_LAYERS),
+        num_layers=config.integer("num_hidden_layers", most=MOST_LAYERS),
         num_heads=num_heads,
         num_kv_heads=_num_kv_heads(config, architecture, num_heads),
         head_dim=_even_head_dim(config, head_dim),
@@ -94,10 +95,8 @@ def read_config(folder: Path) -> ModelConfig:
 def _architecture(config: JsonObject) -> _Architecture:
     """By class; by model type where no class is named. The two must agree: with another model type transformers, which
     goes by it, would run another model."""
-    by_type = {architecture.model_type: name for name, architecture in _ARCHITECTURES.items()}
-    names = config.texts("architectures")
     model_type = config.text("model_type", "") or None
-    name = names[0] if names else by_type.get(model_type or "", f"(model type {model_type})")
+    name = _class_name(config)
     if name not in _ARCHITECTURES:
         raise ModelError(config.path, f"the architecture {name} is unknown; known are {', '.join(_ARCHITECTURES)}.")
     if model_type not in (None, _ARCHITECTURES[name].model_type):
@@ -105,9 +104,20 @@ def _architecture(config: JsonObject) -> _Architecture:
     return _ARCHITECTURES[name]
 
 
-def _refuse_other_arithmetic(config: JsonObject, architecture: _Architecture) -> None:
-    neutral = _NEUTRAL if architecture.sliding_window_switch else _NEUTRAL | {"sliding_window": None}
-    for key, value in neutral.items():
+def _class_name(config: JsonObject) -> str:
+    by_type = {architecture.model_type: name for name, architecture in _ARCHITECTURES.items()}
+    names, model_type = config.texts("architectures"), config.text("model_type", "")
+    return names[0] if names else by_type.get(model_type, f"(model type {model_type or None})")
+
+
+def read_class_name(folder: Path) -> str:
+    """The class of transformers that the folder is for."""
+    return _class_name(JsonObject.read(folder / "config.json"))
+
+
+def refuse_other_arithmetic(config: JsonObject, neutral: Mapping[str, Any]) -> None:
+    """Raises ModelError for a key with another value than it has in `neutral`, or here for every model."""
+    for key, value in {**_NEUTRAL, **neutral}.items():
         if config.has(key) and config.values[key] != value:
             raise ModelError(config.path, f"{key} is {config.values[key]!r}; only {value!r} can be served.")
     for layer_type in config.texts("layer_types"):
@@ -134,7 +144,7 @@ def _even_head_dim(config: JsonObject, head_dim: int) -> int:
 
 def _moe(config: JsonObject) -> MoeConfig | None:
     """None where no layer has experts."""
-    num_layers = config.integer("num_hidden_layers", most=_MOST_LAYERS)
+    num_layers = config.integer("num_hidden_layers", most=MOST_LAYERS)
     num_experts = _num_experts(config)
     step = config.integer("decoder_sparse_step", 1)
     dense = set(config.integers("mlp_only_layers")) | {layer for layer in range(num_layers) if (layer + 1) % step}
@@ -151,8 +161,8 @@ def _moe(config: JsonObject) -> MoeConfig | None:
 
 def _num_experts(config: JsonObject) -> int:
     """transformers 4 says num_experts, 5 says num_local_experts."""
-    old = config.integer("num_experts", 128, least=0, most=_MOST_EXPERTS)
-    new = config.integer("num_local_experts", old, least=0, most=_MOST_EXPERTS)
+    old = config.integer("num_experts", 128, least=0, most=MOST_EXPERTS)
+    new = config.integer("num_local_experts", old, least=0, most=MOST_EXPERTS)
     if config.has("num_experts") and new != old:
         raise ModelError(config.path, f"num_experts is {old}, but num_local_experts {new}; they mean the same.")
     return new

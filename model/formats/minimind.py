@@ -1,33 +1,24 @@
-"""MiniMind's native checkpoints: a `.pth` file of tensors and nothing else, as a `Checkpoint`.
+"""MiniMind's native checkpoints of every generation: a `.pth` file of tensors and nothing else, as a `Checkpoint`.
 
-Owns the recognition of MiniMind's generations and the config that the tensors of MiniMind-3 imply, for these files
-bring none. `torch.load` runs with `weights_only=True`: what a file holds beyond tensors is refused, never executed.
+Owns how such a file is opened; what its tensors are is `minimind_eras.py`'s. `torch.load` runs with
+`weights_only=True`: what a file holds beyond tensors is refused, never executed.
 """
 
 import pickle
 import re
 import struct
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from model.config import ModelConfig, MoeConfig, RopeConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
-from model.formats.tied_embeddings import EMBEDDING, resolve_tying
+from model.formats.minimind_eras import BUFFERS, canonical_names, checkpoint_of, detect_era, implied_config
 from model.formats.torch_archive import check_archive
-
-Generation = Literal["MiniMind-v1", "MiniMind2 of early 2025", "MiniMind2", "MiniMind-3"]
-Tensors = Mapping[str, torch.Tensor]
 
 _ENCODINGS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _PREFIX = re.compile(r"^(_orig_mod\.|module\.)+")  # left by torch.compile and by data-parallel training
-_LAYER = re.compile(r"^model\.layers\.(\d+)\.")
-_EXPERT = re.compile(r"^model\.layers\.0\.mlp\.experts\.(\d+)\.")
-_BLOCK = "model.layers.0."
 
 # What the unpickler lets through of a damaged file. It interprets bytes, so nearly anything can come of them.
 _DAMAGE = (
@@ -47,29 +38,19 @@ _ZIP_MAGIC = b"PK\x03\x04"
 
 
 def read(path: Path) -> Checkpoint:
-    """Raises ModelError, naming file and tensor, for whatever is no sound MiniMind-3 checkpoint."""
+    """Raises ModelError, naming file and tensor, for whatever is no sound MiniMind checkpoint."""
+    stored = read_state(path)
+    era = detect_era(path, stored)
+    weights = canonical_names(stored)
+    return checkpoint_of(path, era, implied_config(path, era, weights), weights)
+
+
+def read_state(path: Path) -> dict[str, WeightTensor]:
+    """The tensors of a state dictionary, or of the one under `model` in a `*_resume.pth`, without prefixes and without
+    buffers. Raises ModelError."""
     tensors = _read_tensors(path)
-    generation = detect_generation(path, tensors)
-    if generation != "MiniMind-3":
-        raise ModelError(path, f"this is a checkpoint of {generation}; only MiniMind-3 can be served, so far.")
-    resolved = resolve_tying({name: weight_from_torch(path, name, tensor) for name, tensor in tensors.items()})
-    config = replace(_config(path, tensors), tie_word_embeddings=resolved.tied)
-    return Checkpoint(path=path, config=config, weights=resolved.weights)
-
-
-def detect_generation(path: Path, tensors: Tensors) -> Generation:
-    """By the names of the tensors: query norms are MiniMind-3's alone, and the first generations had Meta's names.
-    Of these v1 has half as many key-value heads as query heads, the later one a quarter."""
-    if f"{_BLOCK}self_attn.q_norm.weight" in tensors:
-        return "MiniMind-3"
-    if f"{_BLOCK}self_attn.q_proj.weight" in tensors:
-        return "MiniMind2"
-    if "layers.0.attention.wk.weight" in tensors:
-        keys = tensors["layers.0.attention.wk.weight"]
-        return "MiniMind-v1" if 2 * keys.shape[0] == keys.shape[-1] else "MiniMind2 of early 2025"
-    if any(".lora." in name for name in tensors):
-        raise ModelError(path, "this is a LoRA adapter, not a model; merge it into its model first.")
-    raise ModelError(path, "this is no MiniMind checkpoint: it has no first layer under any of MiniMind's names.")
+    wanted = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in BUFFERS}
+    return {name: weight_from_torch(path, name, tensor) for name, tensor in wanted.items()}
 
 
 def weight_from_torch(path: Path, name: str, tensor: torch.Tensor) -> WeightTensor:
@@ -85,7 +66,6 @@ def weight_from_torch(path: Path, name: str, tensor: torch.Tensor) -> WeightTens
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a state dictionary, or of the one under `model` in a `*_resume.pth`, without prefixes."""
     state = _load(path)
     state = state["model"] if isinstance(state, dict) and isinstance(state.get("model"), dict) else state
     if not isinstance(state, dict):
@@ -131,60 +111,3 @@ def _reason(error: Exception) -> str:
     reasons = [line.partition(_REASON)[2] for line in lines if _REASON in line]
     others = [line for line in lines if "weights_only" not in line]
     return (named or reasons or others or [type(error).__name__])[0].rstrip(".")
-
-
-def _config(path: Path, tensors: Tensors) -> ModelConfig:
-    """Numbers of layers and experts are counted, never taken from a name; a gap shows as a missing tensor."""
-    head_dim = _rows(path, tensors, f"{_BLOCK}self_attn.q_norm.weight")
-    num_heads, num_kv_heads = (_num_heads(path, tensors, letter, head_dim) for letter in "qk")
-    if head_dim % 2:
-        raise ModelError(path, f"the head dimension is {head_dim}; rotary pairs need an even one.")
-    if num_heads % num_kv_heads:
-        raise ModelError(path, f"{num_heads} query heads are no multiple of {num_kv_heads} key-value heads.")
-    vocab_size, hidden_size = _matrix_shape(path, tensors, EMBEDDING)
-    experts = _numbers(_EXPERT, tensors)
-    mlp = f"{_BLOCK}mlp.experts.0." if experts else f"{_BLOCK}mlp."
-    intermediate_size = _rows(path, tensors, f"{mlp}gate_proj.weight")
-    return ModelConfig(
-        architecture="qwen3moe" if experts else "qwen3",
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_layers=len(_numbers(_LAYER, tensors)),
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        rms_norm_eps=1e-6,
-        max_positions=32768,
-        rope=RopeConfig(theta=1e6),
-        qk_norm=True,
-        moe=MoeConfig(len(experts), 1, intermediate_size, norm_topk_prob=True) if experts else None,
-    )
-
-
-def _numbers(pattern: re.Pattern[str], tensors: Tensors) -> set[str]:
-    return {match[1] for name in tensors if (match := pattern.match(name))}
-
-
-def _num_heads(path: Path, tensors: Tensors, letter: str, head_dim: int) -> int:
-    name = f"{_BLOCK}self_attn.{letter}_proj.weight"
-    rows = _rows(path, tensors, name)
-    if rows % head_dim:
-        raise ModelError(path, f"tensor {name} has {rows} rows, no multiple of {head_dim}.")
-    return rows // head_dim
-
-
-def _rows(path: Path, tensors: Tensors, name: str) -> int:
-    if name not in tensors:
-        raise ModelError(path, f"tensor {name} is missing; a MiniMind-3 model has it.")
-    shape = tensors[name].shape
-    if not shape or 0 in shape:
-        raise ModelError(path, f"tensor {name} is empty.")
-    return int(shape[0])
-
-
-def _matrix_shape(path: Path, tensors: Tensors, name: str) -> tuple[int, int]:
-    rows = _rows(path, tensors, name)
-    if tensors[name].ndim != 2:
-        raise ModelError(path, f"tensor {name} has shape {tuple(tensors[name].shape)}; it must be a matrix.")
-    return rows, int(tensors[name].shape[1])

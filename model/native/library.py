@@ -26,7 +26,7 @@ from model.native.structs import (
 )
 
 LIBRARY = Path(__file__).parent / ("libslotwise.dylib" if sys.platform == "darwin" else "libslotwise.so")
-VERSION = 3  # SW_VERSION of slotwise.h
+VERSION = 4  # SW_VERSION of slotwise.h
 MAX_PARTS = 64  # of a profile
 
 # Name → result, arguments. A struct is given by reference.

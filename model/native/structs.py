@@ -78,6 +78,7 @@ class ConfigStruct(ctypes.Structure):
         ("head_dim", c_int32),
         ("num_experts", c_int32),
         ("num_experts_per_token", c_int32),
+        ("num_shared_experts", c_int32),
         ("expert_intermediate_size", c_int32),
         ("norm_topk_prob", c_int32),
         ("qk_norm", c_int32),

@@ -47,7 +47,7 @@ ROLES = {
     "mlp.gate": Role.ROUTER,
 }
 _NAME = re.compile(r"(?:model\.layers\.(?P<layer>\d+)\.)?(?P<stem>.+)\.(?P<kind>weight|bias)")
-_EXPERT = re.compile(r"mlp\.experts\.(?P<expert>\d+)\.(?P<part>.+)")
+_EXPERT = re.compile(r"mlp\.(?P<shared>shared_)?experts\.(?P<expert>\d+)\.(?P<part>.+)")
 VOCABULARY = (Role.EMBEDDING, Role.LM_HEAD)
 _SLAB_VALUES = 1 << 18  # converted at once
 
@@ -95,6 +95,7 @@ def _new_model(library: NativeLibrary, config: ModelConfig, instruction_set: str
         head_dim=config.head_dim,
         num_experts=moe.num_experts if moe else 0,
         num_experts_per_token=moe.num_experts_per_token if moe else 0,
+        num_shared_experts=moe.num_shared_experts if moe else 0,
         expert_intermediate_size=moe.intermediate_size if moe else 0,
         norm_topk_prob=moe.norm_topk_prob if moe else 0,
         qk_norm=config.qk_norm,
@@ -111,19 +112,21 @@ def least_bytes(checkpoint: Checkpoint, options: NativeOptions) -> int:
     total = 0
     for name, tensor in checkpoint.weights.items():
         if len(tensor.shape) == 2:
-            is_vocabulary = place_of(name)[0].role in VOCABULARY
+            is_vocabulary = place_of(name, checkpoint.config)[0].role in VOCABULARY
             choices = choose_encodings(tensor, options, is_vocabulary=is_vocabulary)
             total += tensor.shape[0] * min(row_bytes(encoding, tensor.shape[1]) for encoding in choices)
     return total
 
 
-def place_of(name: str) -> tuple[Place, bool]:
-    """Of a canonical name (`ModelConfig.tensor_shapes`): where it belongs, and whether it is a bias."""
+def place_of(name: str, config: ModelConfig) -> tuple[Place, bool]:
+    """Of a canonical name (`ModelConfig.tensor_shapes`): where it belongs, and whether it is a bias. The shared experts
+    are numbered behind the routed ones."""
     match = _NAME.fullmatch(name)
     assert match, name
     stem, expert = match["stem"], 0
     if of_expert := _EXPERT.fullmatch(stem):
-        stem, expert = "mlp." + of_expert["part"], int(of_expert["expert"])
+        first = config.moe.num_experts if config.moe and of_expert["shared"] else 0
+        stem, expert = "mlp." + of_expert["part"], first + int(of_expert["expert"])
     return Place(ROLES[stem], int(match["layer"] or 0), expert), match["kind"] == "bias"
 
 
@@ -132,7 +135,7 @@ def _fill(library: NativeLibrary, model: int, checkpoint: Checkpoint, options: N
     num_values: Counter[Encoding] = Counter()
     changes: Counter[tuple[str, Encoding]] = Counter()
     for name, tensor in sorted(checkpoint.weights.items(), key=lambda item: item[0].endswith(".bias")):  # biases last
-        place, is_bias = place_of(name)
+        place, is_bias = place_of(name, checkpoint.config)
         if is_bias:
             library.set_bias(model, place, tensor.to_float32())
         elif len(tensor.shape) == 1 or place.role is Role.ROUTER:

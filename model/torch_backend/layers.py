@@ -76,14 +76,22 @@ class GatedMlp:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixtureOfExperts:
-    """Each token goes through the experts that its router weighs most; their outputs are added with those weights."""
+    """Each token goes through the experts that its router weighs most, whose outputs are added with those weights, and
+    through the shared ones, whose outputs are added as they are."""
 
     router: Linear  # E -> X
     experts: tuple[GatedMlp, ...]  # X
     num_per_token: int  # A
     norm_weights: bool
+    shared_experts: tuple[GatedMlp, ...] = ()  # S
 
     def __call__(self, x: Tensor) -> Tensor:  # [T, E] -> [T, E]
+        output = self._routed(x)
+        for expert in self.shared_experts:
+            output = output + expert(x)
+        return output
+
+    def _routed(self, x: Tensor) -> Tensor:  # [T, E] -> [T, E]
         weights, experts = self._route(x)
         order = experts.flatten().argsort(stable=True)  # [T*A] assignments by expert, then by token
         counts = experts.flatten().bincount(minlength=len(self.experts)).tolist()

@@ -107,9 +107,11 @@ def _gated_mlp(reader: _Reader, prefix: str) -> GatedMlp:
 
 def _mixture(config: ModelConfig, reader: _Reader, prefix: str) -> MixtureOfExperts:
     assert config.moe is not None
+    shared = range(config.moe.num_shared_experts)
     return MixtureOfExperts(
         router=reader.linear(prefix + "mlp.gate"),
         experts=tuple(_gated_mlp(reader, f"{prefix}mlp.experts.{x}.") for x in range(config.moe.num_experts)),
         num_per_token=config.moe.num_experts_per_token,
         norm_weights=config.moe.norm_topk_prob,
+        shared_experts=tuple(_gated_mlp(reader, f"{prefix}mlp.shared_experts.{s}.") for s in shared),
     )

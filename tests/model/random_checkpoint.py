@@ -75,6 +75,15 @@ QWEN3_MOE = ModelConfig(
         dense_layers=frozenset({1}),
     ),
 )
+MINIMIND_MOE = replace(
+    QWEN3_MOE,
+    architecture="minimind-moe",
+    qk_norm=False,
+    tie_word_embeddings=True,
+    moe=MoeConfig(
+        num_experts=4, num_experts_per_token=2, intermediate_size=32, norm_topk_prob=True, num_shared_experts=2
+    ),
+)
 
 
 def random_checkpoint(config: ModelConfig, seed: int) -> Checkpoint:

@@ -1,27 +1,25 @@
 """The same inputs, the same numbers: against transformers on the real default model and on small random models of every
-kind, and against what MiniMind's own code computed from its own checkpoints."""
+kind. What MiniMind's own code computed is in `test_minimind_golden.py`."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model.default_model import find_or_fetch
-from model.formats import gguf, huggingface, minimind
+from model.formats import gguf, huggingface
 from model.formats.checkpoint import Checkpoint
 from model.load import load
 from model.options import LoadOptions
 from model.torch_backend.runner import TorchOptions, TorchRunner
 from tests.model.gguf_files import small_config, write_gguf
 from tests.model.hf_models import MODELS, save_random_model
-from tests.model.minimind_data import EXPORTS, GOLDEN, needs_minimind
 from tests.model.reading import answer_greedily, read_one_by_one
 
 TOLERANCE_OF_DEFAULT_MODEL = 1e-3
-TOLERANCE = 2e-4  # golden files: their own spread is 5e-5, and a wrong eps makes 0.017
+TOLERANCE = 2e-4
 
 PROMPTS = (
     "The capital of France is",
@@ -103,34 +101,3 @@ def test_small_gguf_files_compute_what_transformers_makes_of_them(architecture: 
     torch.testing.assert_close(
         read_one_by_one(runner, token_ids), oracle_logits(oracle, token_ids), rtol=0, atol=TOLERANCE
     )
-
-
-def golden_checkpoint(name: str) -> Checkpoint:
-    if name.startswith("hf-"):
-        return huggingface.read(EXPORTS / name.removeprefix("hf-"))
-    return minimind.read(min((GOLDEN / name).glob("full_sft_64*.pth"), key=lambda path: len(path.name)))
-
-
-@needs_minimind
-@pytest.mark.parametrize(
-    ("name", "golden"),
-    [
-        ("v3", "v3"),
-        ("v3-moe", "v3-moe"),
-        ("v3-untied", "v3-untied"),
-        ("hf-v3", "v3"),
-        ("hf-v3-moe-split", "v3-moe"),
-        ("hf-v3-moe-fused", "v3-moe"),
-    ],
-)
-def test_minimind_3_computes_what_its_own_code_does(name: str, golden: str, device: str) -> None:
-    runner = make_runner(golden_checkpoint(name), device)
-    expected = load_file(GOLDEN / golden / "expected.safetensors")
-    rows = ["0", "1", "2", "long"]
-    prompts = [expected[f"input_ids_{row}"].tolist() for row in rows]
-    answers, _ = answer_greedily(runner, prompts, 24)
-    for row, prompt, answer in zip(rows, prompts, answers, strict=True):
-        positions = expected[f"positions_{row}"]
-        ours = read_one_by_one(runner, prompt)[positions]
-        torch.testing.assert_close(ours, expected[f"logits_{row}"], rtol=0, atol=TOLERANCE)
-        assert answer.tolist() == expected[f"greedy_{row}"].tolist()

@@ -1,5 +1,6 @@
-// The routed experts of a mixture: each token's few experts are chosen; tokens are grouped by expert, so that an expert's
-// weights are read once for all of its tokens; what the experts give is added up by token, in the order of their weight.
+// A mixture of experts: each token's few experts are chosen, and those added that are every token's; tokens are grouped by
+// expert, so that an expert's weights are read once for all of its tokens; what the experts give is added up by token, in
+// the order of their weight, the shared ones last.
 #include <algorithm>
 #include <cmath>
 
@@ -41,34 +42,41 @@ void Runner::routed_mlp(const Layer& layer) {
     profile_.end(DOWN);
 }
 
-// The tokens that chose the expert.
+// The tokens that have the expert.
 Rows Runner::group_of(int expert, const Activations& x) const {
     int first = first_of_expert_[expert];
     return {x, grouped_tokens_.data() + first, first, {first_of_expert_[expert + 1] - first, 0}};
 }
 
-// The experts of the largest router probabilities, the first of equals; their probabilities are their weights.
+// The experts of the largest router probabilities, the first of equals; their probabilities are their weights. Then the
+// shared ones.
 void Runner::choose_experts(int row) {
     int num_experts = config_.num_experts, k = config_.num_experts_per_token;
+    int32_t* ids = expert_ids_.data() + row * experts_of_token(config_);
+    float* weights = expert_weights_.as<float>() + row * experts_of_token(config_);
+    for (int shared = 0; shared < config_.num_shared_experts; ++shared) {
+        ids[k + shared] = num_experts + shared;
+        weights[k + shared] = 1;
+    }
     float* probabilities = router_logits_.as<float>() + row * round_up(num_experts, PANEL);
     float largest = *std::max_element(probabilities, probabilities + num_experts), total = 0, chosen = 0;
     for (int x = 0; x < num_experts; ++x) total += probabilities[x] = std::exp(probabilities[x] - largest);
     for (int rank = 0; rank < k; ++rank) {
         int best = (int)(std::max_element(probabilities, probabilities + num_experts) - probabilities);
-        expert_ids_[row * k + rank] = best;
-        expert_weights_.as<float>()[row * k + rank] = probabilities[best] / total;
+        ids[rank] = best;
+        weights[rank] = probabilities[best] / total;
         chosen += probabilities[best] / total;
         probabilities[best] = -1;
     }
     if (!config_.norm_topk_prob) return;
-    for (int rank = 0; rank < k; ++rank) expert_weights_.as<float>()[row * k + rank] /= chosen;
+    for (int rank = 0; rank < k; ++rank) weights[rank] /= chosen;
 }
 
 void Runner::group_by_expert() {
-    int k = config_.num_experts_per_token, num_rows = num_tokens_ * k;
+    int k = experts_of_token(config_), num_rows = num_tokens_ * k;
     std::fill(first_of_expert_.begin(), first_of_expert_.end(), 0);
     for (int i = 0; i < num_rows; ++i) ++first_of_expert_[expert_ids_[i] + 1];
-    for (int x = 0; x < config_.num_experts; ++x) first_of_expert_[x + 1] += first_of_expert_[x];
+    for (int x = 0; x < all_experts(config_); ++x) first_of_expert_[x + 1] += first_of_expert_[x];
     std::vector<int32_t> next(first_of_expert_.begin(), first_of_expert_.end() - 1);
     for (int i = 0; i < num_rows; ++i) {
         grouped_places_[i] = next[expert_ids_[i]]++;
@@ -76,10 +84,10 @@ void Runner::group_by_expert() {
     }
 }
 
-// work(expert, first, end, thread) for stretches of the parts of every expert that a token has chosen.
+// work(expert, first, end, thread) for stretches of the parts of every expert that a token has.
 template <class F>
 void Runner::for_experts(int num_parts, int grain, const F& work) {
-    team_.run(config_.num_experts * num_parts, grain, [&](int thread, int first, int end) {
+    team_.run(all_experts(config_) * num_parts, grain, [&](int thread, int first, int end) {
         while (first < end) {
             int expert = first / num_parts, last = std::min(end, (expert + 1) * num_parts);
             if (first_of_expert_[expert] < first_of_expert_[expert + 1])
@@ -90,7 +98,7 @@ void Runner::for_experts(int num_parts, int grain, const F& work) {
 }
 
 void Runner::combine_experts(int row) {
-    int k = config_.num_experts_per_token;
+    int k = experts_of_token(config_);
     float* hidden = hidden_.as<float>() + row * hidden_stride_;
     for (int rank = 0; rank < k; ++rank) {
         float weight = expert_weights_.as<float>()[row * k + rank];

@@ -29,11 +29,13 @@ Model::Model(const sw_config& given, const char* isa) : config(given), kernels(c
     require(config.num_experts == 0 ||
                 (config.num_experts_per_token > 0 && config.num_experts_per_token <= config.num_experts),
             "more experts are chosen than there are");
+    require(config.num_shared_experts >= 0 && (config.num_experts > 0 || config.num_shared_experts == 0),
+            "experts are shared where there are none to choose from");
     rope_inverse.assign(config.rope_inverse, config.rope_inverse + config.head_dim / 2);
     layers = std::vector<Layer>(config.num_layers);
     for (int32_t i = 0; i < config.num_layers; ++i) {
         layers[i].is_moe = config.num_experts > 0 && config.is_moe_layer[i];
-        if (layers[i].is_moe) layers[i].experts = std::vector<GatedMLP>(config.num_experts);
+        if (layers[i].is_moe) layers[i].experts = std::vector<GatedMLP>(all_experts(config));
     }
     config.rope_inverse = nullptr;  // the caller's memory
     config.is_moe_layer = nullptr;
@@ -47,7 +49,7 @@ Layer& Model::layer_at(int layer) {
 GatedMLP& Model::mlp_at(int layer, int expert) {
     Layer& l = layer_at(layer);
     if (!l.is_moe) return l.mlp;
-    require(expert >= 0 && expert < config.num_experts, "there is no expert " + std::to_string(expert));
+    require(expert >= 0 && expert < all_experts(config), "there is no expert " + std::to_string(expert));
     return l.experts[expert];
 }
 
@@ -142,7 +144,7 @@ int64_t Model::num_bytes() const {
         count(l.v, SW_V, i, 0);
         count(l.o, SW_O, i, 0);
         if (l.is_moe) count(l.router, SW_ROUTER, i, 0);
-        int num_mlps = l.is_moe ? config.num_experts : 1;
+        int num_mlps = l.is_moe ? all_experts(config) : 1;
         for (int e = 0; e < num_mlps; ++e) {
             const GatedMLP& mlp = l.is_moe ? l.experts[e] : l.mlp;
             count(mlp.gate, SW_GATE, i, e);

@@ -20,8 +20,12 @@ struct Layer {
     bool is_moe = false;
     GatedMLP mlp;                   // of an ordinary layer
     PackedMatrix router;            // [X, E]
-    std::vector<GatedMLP> experts;  // [X]
+    std::vector<GatedMLP> experts;  // [X + S], the shared ones last
 };
+
+// Experts of a layer that has any, and of each token.
+inline int32_t all_experts(const sw_config& c) { return c.num_experts + c.num_shared_experts; }
+inline int32_t experts_of_token(const sw_config& c) { return c.num_experts_per_token + c.num_shared_experts; }
 
 class Model {
 public:

@@ -1,7 +1,7 @@
 // The C ABI of the native backend: what Python calls through ctypes, and nothing else. No exception crosses it: a call
 // that fails returns null or a negative number, and sw_error() says why, on the calling thread. Sizes that Python gives
 // are checked here; letters in shapes as in model/config.py (T tokens, H heads, K kv heads, D head size, E hidden,
-// F feed-forward, X experts, V vocabulary, L layers).
+// F feed-forward, X routed experts, S shared ones, V vocabulary, L layers).
 #pragma once
 #include <cstdint>
 
@@ -15,7 +15,7 @@ struct sw_model;   // dimensions and packed weights; immutable once complete
 struct sw_runner;  // KV cache, slots, scratch and threads around a model
 
 // Of this ABI: raised with every change to it. Python has the same number in library.py, and refuses another.
-constexpr int32_t SW_VERSION = 3;
+constexpr int32_t SW_VERSION = 4;
 SW_API int32_t sw_version();
 // sizeof of a struct below, by its name, or -1; Python compares it with its own picture of it.
 SW_API int64_t sw_sizeof(const char* struct_name);
@@ -29,8 +29,9 @@ SW_API const char* sw_instruction_sets();
 
 struct sw_config {
     int32_t vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim;
-    int32_t num_experts;            // 0: no layer has experts
-    int32_t num_experts_per_token;
+    int32_t num_experts;            // X; 0: no layer has experts
+    int32_t num_experts_per_token;  // of X
+    int32_t num_shared_experts;     // S: for every token, with weight 1; their numbers are X … X + S - 1
     int32_t expert_intermediate_size;
     int32_t norm_topk_prob;         // divide the chosen experts' weights by their sum
     int32_t qk_norm;

@@ -21,7 +21,7 @@ int64_t outer_size(const sw_config& c) { return std::max(c.hidden_size, c.num_he
 int64_t inner_size(const sw_config& c) { return std::max(c.intermediate_size, c.expert_intermediate_size); }
 
 int64_t inner_rows(const sw_config& c, int64_t num_tokens) {
-    return num_tokens * std::max(c.num_experts_per_token, 1);
+    return num_tokens * std::max(experts_of_token(c), 1);
 }
 
 // Grows a buffer whose contents nobody needs.
@@ -64,7 +64,7 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
     for (auto* list : {&expert_ids_, &grouped_places_, &grouped_tokens_}) list->resize(rows);
     grouped_rows_.resize(rows);
     std::iota(grouped_rows_.begin(), grouped_rows_.end(), 0);
-    first_of_expert_.resize(c.num_experts + 1);
+    first_of_expert_.resize(all_experts(c) + 1);
 }
 
 void Runner::step(const sw_batch& batch, sw_result* results, float* logits) {

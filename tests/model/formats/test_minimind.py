@@ -97,21 +97,157 @@ def test_the_config_is_the_one_the_golden_file_was_made_with(file: str) -> None:
     )
 
 
+# What each generation's own names stand for, one of each kind; the rows of the first two are in another order.
+META_NAMES = {
+    "layers.1.attention.wq.weight": "model.layers.1.self_attn.q_proj.weight",
+    "layers.1.attention.wk.weight": "model.layers.1.self_attn.k_proj.weight",
+    "layers.1.attention.wv.weight": "model.layers.1.self_attn.v_proj.weight",
+    "layers.1.attention.wo.weight": "model.layers.1.self_attn.o_proj.weight",
+    "layers.1.attention_norm.weight": "model.layers.1.input_layernorm.weight",
+    "layers.1.ffn_norm.weight": "model.layers.1.post_attention_layernorm.weight",
+    "tok_embeddings.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+}
+META_MLPS = {
+    "layers.1.feed_forward.w1.weight": "model.layers.1.mlp.gate_proj.weight",
+    "layers.1.feed_forward.w2.weight": "model.layers.1.mlp.down_proj.weight",
+    "layers.1.feed_forward.w3.weight": "model.layers.1.mlp.up_proj.weight",
+}
+META_EXPERTS = {
+    "layers.1.feed_forward.gate.weight": "model.layers.1.mlp.gate.weight",
+    "layers.1.feed_forward.experts.2.w1.weight": "model.layers.1.mlp.experts.2.gate_proj.weight",
+    "layers.1.feed_forward.experts.3.w2.weight": "model.layers.1.mlp.experts.3.down_proj.weight",
+    "layers.1.feed_forward.shared_experts.w3.weight": "model.layers.1.mlp.shared_experts.0.up_proj.weight",
+}
+OLD = {
+    "v1/full_sft_64.pth": "MiniMind-v1",
+    "v1-moe/full_sft_64_moe.pth": "MiniMind-v1",
+    "v2-early/full_sft_64.pth": "MiniMind2 of early 2025",
+    "v2-early-moe/full_sft_64_moe.pth": "MiniMind2 of early 2025",
+}
+LATER = {"v2/full_sft_64.pth": "MiniMind2", "v2-moe/full_sft_64_moe.pth": "MiniMind2"}
+
+
+def rows_of_halves(values: torch.Tensor, head_dim: int) -> torch.Tensor:
+    order = [*range(0, head_dim, 2), *range(1, head_dim, 2)]
+    return values.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1)
+
+
 @needs_minimind
+@pytest.mark.parametrize("file", OLD)
+def test_tensors_of_the_first_generations_get_canonical_names(file: str) -> None:
+    stored = torch.load(GOLDEN / file, weights_only=True)
+    stored = {name.removeprefix("_orig_mod."): tensor for name, tensor in stored.items()}
+
+    checkpoint = read(GOLDEN / file)
+
+    assert len(checkpoint.weights) == len(stored) - 1  # tied
+    for name, canonical in (META_NAMES | (META_EXPERTS if "moe" in file else META_MLPS)).items():
+        expected = stored[name]
+        if "wq" in name or "wk" in name:
+            expected = rows_of_halves(expected, checkpoint.config.head_dim)
+        np.testing.assert_array_equal(checkpoint.weights[canonical].to_float32(), expected.numpy(), err_msg=name)
+
+
+@needs_minimind
+@pytest.mark.parametrize("file", LATER)
+def test_tensors_of_minimind2_are_those_of_its_file(file: str) -> None:
+    stored = torch.load(GOLDEN / file, weights_only=True)
+    weights = read(GOLDEN / file).weights
+    assert weights.keys() == stored.keys() - {"lm_head.weight"}
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(tensor.to_float32(), stored[name].float().numpy(), err_msg=name)
+
+
+@needs_minimind
+@pytest.mark.parametrize(("file", "origin"), (OLD | LATER).items())
+def test_the_config_of_an_earlier_generation_is_its_own_code_s(file: str, origin: str) -> None:
+    theirs = json.loads((GOLDEN / file).with_name("config.json").read_text())["config"]
+    checkpoint = read(GOLDEN / file)
+    config, moe = checkpoint.config, checkpoint.config.moe
+
+    def said(name: str, old_name: str) -> Any:
+        return theirs.get(name, theirs.get(old_name))
+
+    assert checkpoint.origin == origin
+    assert config.architecture == ("minimind-moe" if theirs["use_moe"] else "llama")
+    assert config.num_layers == said("num_hidden_layers", "n_layers")
+    assert config.num_heads == said("num_attention_heads", "n_heads")
+    assert config.num_kv_heads == said("num_key_value_heads", "n_kv_heads")
+    assert config.hidden_size == said("hidden_size", "dim")
+    assert config.head_dim == config.hidden_size // config.num_heads
+    assert config.intermediate_size == 192
+    assert config.rms_norm_eps == said("rms_norm_eps", "norm_eps")
+    assert config.max_positions == said("max_position_embeddings", "max_seq_len")
+    assert config.rope == RopeConfig(theta=theirs.get("rope_theta", 1e4))
+    assert config.tie_word_embeddings
+    assert not config.qk_norm
+    assert (moe is not None) == theirs["use_moe"]
+    if moe is not None:
+        assert (moe.num_experts, moe.num_experts_per_token) == (
+            theirs["n_routed_experts"],
+            theirs["num_experts_per_tok"],
+        )
+        assert (moe.num_shared_experts, moe.intermediate_size) == (int(theirs["n_shared_experts"]), 192)
+        assert moe.norm_topk_prob == theirs["norm_topk_prob"]
+
+
+@needs_minimind
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_buffers_of_early_files_are_dropped(prefix: str, tmp_path: Path) -> None:
+    """Complex numbers among them, which no weight has."""
+    state = torch.load(GOLDEN / "v1" / "full_sft_64.pth", weights_only=True)
+    buffers = {
+        f"{prefix}layers.0.attention.mask": torch.full((1, 1, 512, 512), -torch.inf),
+        f"{prefix}pos_cis": torch.ones(512, 2, dtype=torch.complex64),
+        f"{prefix}freqs_cis": torch.ones(512, 2, dtype=torch.complex64),
+    }
+    names = read(GOLDEN / "v1" / "full_sft_64.pth").weights.keys()
+    assert read(save(tmp_path / "m.pth", state | buffers)).weights.keys() == names
+
+
+def early_state(keys: int = 4, num_experts: int = 0) -> dict[str, torch.Tensor]:
+    """Of a small first-generation model of one layer, 16 wide."""
+    shapes = {
+        "tok_embeddings": (32, 16),
+        "layers.0.attention.wq": (16, 16),
+        "layers.0.attention.wk": (keys, 16),
+        "layers.0.attention.wv": (keys, 16),
+        "layers.0.attention.wo": (16, 16),
+        "layers.0.attention_norm": (16,),
+        "layers.0.ffn_norm": (16,),
+        "norm": (16,),
+        "output": (32, 16),
+    }
+    mlps = [f"experts.{expert}." for expert in range(num_experts)] or [""]
+    for mlp in mlps:
+        for matrix, shape in (("w1", (24, 16)), ("w2", (16, 24)), ("w3", (24, 16))):
+            shapes[f"layers.0.feed_forward.{mlp}{matrix}"] = shape
+    if num_experts:
+        shapes["layers.0.feed_forward.gate"] = (num_experts, 16)
+    return {f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+
+
 @pytest.mark.parametrize(
-    ("file", "generation"),
+    ("state", "message"),
     [
-        ("v1/full_sft_64.pth", "MiniMind-v1"),
-        ("v1-moe/full_sft_64_moe.pth", "MiniMind-v1"),
-        ("v2-early/full_sft_64.pth", "MiniMind2 of early 2025"),
-        ("v2-early-moe/full_sft_64_moe.pth", "MiniMind2 of early 2025"),
-        ("v2/full_sft_64.pth", "MiniMind2"),
-        ("v2-moe/full_sft_64_moe.pth", "MiniMind2"),
+        (early_state(keys=8), "the head dimension is 1; rotary"),  # v1: 16 heads of 16 columns
+        (early_state(keys=5), r"attention\.wk\.weight has shape \(5, 16\); MiniMind's has 1/2 or 1/4"),
+        (early_state(num_experts=1), "has 1 expert; MiniMind2 of early 2025 chooses 2"),
+        (
+            early_state() | {"layers.0.attention.wq.weight": torch.ones(12, 16)},
+            r"wq\.weight has 12 rows, no multiple of 8",
+        ),
+        (early_state() | {"layers.0.attention.wo.bias": torch.ones(16)}, r"attention\.wo\.bias is left over"),
+        (early_state() | {"layers.0.feed_forward.w4.weight": torch.ones(16)}, r"feed_forward\.w4\.weight is left over"),
+        (early_state() | {"model.norm.weight": torch.ones(16)}, r"model\.norm\.weight is also stored as norm\.weight"),
+        (early_state() | {"layers.0.attention.wv.weight": torch.ones(3, 16)}, r"wv\.weight has shape \(3, 16\)"),
     ],
 )
-def test_other_generations_are_refused_by_name(file: str, generation: str) -> None:
-    with pytest.raises(ModelError, match=rf"{Path(file).name}: this is a checkpoint of {generation}; only MiniMind-3"):
-        read(GOLDEN / file)
+def test_what_is_wrong_with_an_early_file_is_said_in_its_own_names(state: Any, message: str, tmp_path: Path) -> None:
+    assert read(save(tmp_path / "sound.pth", early_state())).config.head_dim == 2
+    with pytest.raises(ModelError, match=rf"m\.pth: .*{message}"):
+        read(save(tmp_path / "m.pth", state))
 
 
 @needs_minimind

@@ -13,13 +13,14 @@ constexpr int NUM_REQUESTS = 3, NUM_NEW = 6, BLOCKS_PER_SLOT = 2, NUM_TOP = 3;
 
 struct Family {
     const char* name;
-    int num_heads, num_kv_heads, head_dim, num_experts;
+    int num_heads, num_kv_heads, head_dim, num_experts, num_shared_experts;
     bool has_biases, is_tied, qk_norm;
 };
 constexpr Family FAMILIES[] = {
-    {"qwen2", 6, 2, 16, 0, true, false, false},
-    {"qwen3", 4, 1, 40, 0, false, true, true},  // heads that are no whole number of vectors
-    {"qwen3moe", 4, 2, 16, 6, false, false, true},
+    {"qwen2", 6, 2, 16, 0, 0, true, false, false},
+    {"qwen3", 4, 1, 40, 0, 0, false, true, true},  // heads that are no whole number of vectors
+    {"qwen3moe", 4, 2, 16, 6, 0, false, false, true},
+    {"minimind-moe", 4, 2, 16, 4, 2, false, true, false},
 };
 
 class Model {
@@ -30,7 +31,7 @@ public:
         const uint8_t is_moe_layer[LAYERS] = {1, 0};
         const sw_config config = {
             VOCAB, HIDDEN, INNER, LAYERS, family.num_heads, family.num_kv_heads, family.head_dim,
-            family.num_experts, 2, EXPERT_INNER, 1, family.qk_norm, 1e-6f, 1, inverse.data(), is_moe_layer};
+            family.num_experts, 2, family.num_shared_experts, EXPERT_INNER, 1, family.qk_norm, 1e-6f, 1, inverse.data(), is_moe_layer};
         address = sw_model_new(&config, isa);
         if (!address) stop();
         fill();
@@ -65,7 +66,8 @@ private:
         const int inner = is_moe ? EXPERT_INNER : INNER;
         const int num_experts = is_moe ? family_.num_experts : 1;
         if (is_moe) set(SW_ROUTER, layer, 0, SW_F32, num_experts, HIDDEN, random_.normals(num_experts * HIDDEN));
-        for (int expert = 0; expert < num_experts; ++expert) {
+        const int num_mlps = is_moe ? num_experts + family_.num_shared_experts : 1;
+        for (int expert = 0; expert < num_mlps; ++expert) {
             matrix(SW_GATE, layer, expert, inner, HIDDEN);
             matrix(SW_UP, layer, expert, inner, HIDDEN);
             matrix(SW_DOWN, layer, expert, HIDDEN, inner);

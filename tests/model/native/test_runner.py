@@ -28,7 +28,7 @@ from model.native.library import NativeError, NativeLibrary, NativeUnavailable
 from model.native.runner import NativeOptions, NativeRunner
 from model.torch_backend.runner import TorchOptions, TorchRunner
 from tests.model.native.library_here import needs_library
-from tests.model.random_checkpoint import LLAMA, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
+from tests.model.random_checkpoint import LLAMA, MINIMIND_MOE, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
 from tests.model.reading import answer_greedily, read_one_by_one
 from tests.model.torch_backend.driver import Driver
 
@@ -38,7 +38,9 @@ GREEDY = SamplingParams(temperature=0.0)
 SAMPLED = SamplingParams(temperature=0.9, top_p=0.95, seed=7)
 PENALISED = SamplingParams(temperature=0.7, top_k=40, repetition_penalty=1.2, frequency_penalty=0.3, seed=2**64 - 1)
 WAYS = {"greedy": GREEDY, "sampled": SAMPLED, "penalised": PENALISED}
-CONFIGS = pytest.mark.parametrize("config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE], ids=lambda config: config.architecture)
+CONFIGS = pytest.mark.parametrize(
+    "config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE, MINIMIND_MOE], ids=lambda config: config.architecture
+)
 
 
 def make_runner(config: ModelConfig = LLAMA, **options: object) -> NativeRunner:

@@ -20,7 +20,7 @@ from model.native.options import KEPT, NativeOptions
 from model.native.structs import Encoding, Place, Role
 from model.native.weights import NativeModel, encode, is_finite, place_of, squared_error
 from tests.model.gguf_files import small_config, write_gguf
-from tests.model.random_checkpoint import LLAMA, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
+from tests.model.random_checkpoint import LLAMA, MINIMIND_MOE, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
 
 GGML_NAMES = {encoding: name for name, encoding in KEPT.items()}
 
@@ -84,20 +84,23 @@ def values_of(encoding: Encoding, rows: np.ndarray) -> np.ndarray:
         ("model.layers.2.mlp.gate_proj.weight", Place(Role.GATE, 2), False),
         ("model.layers.3.mlp.experts.14.down_proj.weight", Place(Role.DOWN, 3, 14), False),
         ("model.layers.3.mlp.experts.14.down_proj.bias", Place(Role.DOWN, 3, 14), True),
+        ("model.layers.3.mlp.shared_experts.1.up_proj.weight", Place(Role.UP, 3, 5), False),  # behind four others
     ],
 )
 def test_a_name_says_where_a_tensor_belongs(name: str, place: Place, is_bias: bool) -> None:
-    assert place_of(name) == (place, is_bias)
+    assert place_of(name, MINIMIND_MOE) == (place, is_bias)
 
 
-@pytest.mark.parametrize("config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE], ids=lambda config: config.architecture)
+@pytest.mark.parametrize(
+    "config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE, MINIMIND_MOE], ids=lambda config: config.architecture
+)
 def test_every_tensor_has_a_place_of_its_own(config: ModelConfig) -> None:
     config = replace(config, mlp_bias=True, output_bias=True)
     checkpoint = random_checkpoint(config, 1)
     library, model = fill(checkpoint, dtype="float32")
     assert len(library.matrices) + len(library.biases) == len(checkpoint.weights)
     for name, tensor in checkpoint.weights.items():
-        place, is_bias = place_of(name)
+        place, is_bias = place_of(name, config)
         values = library.biases[place] if is_bias else values_of(*library.matrices[place])
         np.testing.assert_array_equal(values.reshape(tensor.shape), tensor.to_float32())
     assert (model.dtype, model.num_bytes) == ("float32", 123)
@@ -113,6 +116,13 @@ def test_the_config_arrives_whole() -> None:
     assert (library.config.num_experts, library.config.num_experts_per_token) == (6, 2)
     assert (library.config.expert_intermediate_size, library.config.norm_topk_prob) == (32, 1)
     assert (library.config.qk_norm, library.config.rope_scale) == (1, 1.0)
+    assert (
+        library.config.num_shared_experts,
+        fill(random_checkpoint(MINIMIND_MOE, 1))[0].config.num_shared_experts,
+    ) == (
+        0,
+        2,
+    )
     assert fill(random_checkpoint(LLAMA, 1))[0].config.num_experts == 0
 
 
@@ -122,7 +132,7 @@ def test_what_the_file_has_is_handed_over_byte_for_byte(architecture: str, encod
     checkpoint = gguf.read(write_gguf(tmp_path / "model.gguf", small_config(architecture), encoding=encoding))
     library, model = fill(checkpoint)
     for name, tensor in checkpoint.weights.items():
-        kept, rows = library.matrices[place_of(name)[0]]
+        kept, rows = library.matrices[place_of(name, checkpoint.config)[0]]
         assert kept is KEPT[tensor.encoding]
         assert np.array_equal(rows.ravel(), tensor.data.ravel())
     assert model.dtype == {"Q8_0": "int8", "BF16": "bfloat16"}.get(encoding, encoding.lower())
