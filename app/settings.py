@@ -71,6 +71,9 @@ class ServeSettings(PullSettings):
         None,
         said="beside the model",
     )
+    allow_tokenizer_mismatch: bool = option(
+        "Model", "", "Serve MiniMind weights with the tokenizer of another era, which is refused otherwise.", False
+    )
     served_model_name: Names = option(
         "Model", "NAME", "What clients call the model; several: repeat it, or put commas.", (), said="the file's"
     )
@@ -186,4 +189,5 @@ class ServeSettings(PullSettings):
             debug_poison=self.debug_poison,
             isolation_checks=self.isolation_checks,
             cache_dir=self.cache_dir,
+            allow_tokenizer_mismatch=self.allow_tokenizer_mismatch,
         )

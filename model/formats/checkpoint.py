@@ -74,6 +74,7 @@ class Checkpoint:
     weights: Mapping[str, WeightTensor]  # by canonical name: ModelConfig.tensor_shapes
     eos_token_ids: frozenset[int] = frozenset()  # those the model's files name beyond the tokenizer's own
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
+    origin: str = ""  # the project and era whose own file it is, such as MiniMind-3; empty: not known
 
     def __post_init__(self) -> None:
         self._check_tensors()
