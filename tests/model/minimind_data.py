@@ -16,7 +16,7 @@ needs_minimind = pytest.mark.skipif(
 )
 
 # Of each chat template that MiniMind has had: its tokenizer's folder, and the file there that it stands in.
-TEMPLATES = {
+TEMPLATE_FILES = {
     "v1": ("v1", "tokenizer_config.json"),
     "v2-early": ("v1", "tokenizer_config.v2-early.json"),
     "v2-250426": ("v2", "tokenizer_config.250426.json"),
@@ -34,7 +34,7 @@ def of_checkpoint(name: str) -> Any:
 
 def tokenizer_folder(era: str, folder: Path) -> Path:
     """Made in `folder`: tokenizer and template of that era as they came together."""
-    name, config = TEMPLATES[era]
+    name, config = TEMPLATE_FILES[era]
     shutil.copy(MINIMIND / "tokenizers" / name / "tokenizer.json", folder)
     shutil.copy(MINIMIND / "tokenizers" / name / config, folder / "tokenizer_config.json")
     return folder
