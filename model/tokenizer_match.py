@@ -62,7 +62,11 @@ def check_match(checkpoint: Checkpoint, tokenizer: Tokenizer, *, is_named: bool)
     expected = _expected(checkpoint, is_named=is_named)
     if found is None or not expected or found in expected:
         return
-    weights = checkpoint.origin or f"a {checkpoint.config.architecture} model with {NUM_TOKENS} tokens"
+    weights = (
+        checkpoint.origin
+        if checkpoint.origin in BY_ORIGIN
+        else f"a {checkpoint.config.architecture} model with {NUM_TOKENS} tokens"
+    )
     first = ", ".join(tokenizer.name(token_id) for token_id in range(3))
     right = " or ".join(f"that of {OWNERS[vocabulary]}" for vocabulary in Vocabulary if vocabulary in expected)
     raise ModelError(
@@ -87,14 +91,14 @@ def ends_of_text(checkpoint: Checkpoint, tokenizer: Tokenizer) -> frozenset[int]
     none; where its tokenizer came without the file that does, it is the one of all eras, and of the tokenizers that
     people train with its script."""
     named = tokenizer.eos_token_ids | checkpoint.eos_token_ids
-    is_minimind = bool(checkpoint.origin) or vocabulary_of(tokenizer) is not None
+    is_minimind = checkpoint.origin in BY_ORIGIN or vocabulary_of(tokenizer) is not None
     return named or frozenset({END_OF_TEXT} if is_minimind else ())
 
 
 def _expected(checkpoint: Checkpoint, *, is_named: bool) -> frozenset[Vocabulary]:
     """Empty: nothing is known."""
-    if checkpoint.origin:
-        return BY_ORIGIN.get(checkpoint.origin, frozenset())
+    if checkpoint.origin in BY_ORIGIN:
+        return BY_ORIGIN[checkpoint.origin]
     if is_named and checkpoint.config.vocab_size == NUM_TOKENS:
         return BY_ARCHITECTURE.get(checkpoint.config.architecture, frozenset())
     return frozenset()

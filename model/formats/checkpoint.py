@@ -74,7 +74,7 @@ class Checkpoint:
     weights: Mapping[str, WeightTensor]  # by canonical name: ModelConfig.tensor_shapes
     eos_token_ids: frozenset[int] = frozenset()  # those the model's files name beyond the tokenizer's own
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
-    origin: str = ""  # the project and era whose own file it is, such as MiniMind-3; empty: not known
+    origin: str = ""  # what it was before it was read, for people: "MiniMind2", "GGUF llama"
 
     def __post_init__(self) -> None:
         self._check_tensors()

@@ -87,16 +87,17 @@ EXPORTED = [(LLAMA, {"v1", "v2"}), (QWEN3, {"v3"}), (QWEN3_MOE, {"v3"}), (QWEN2,
 
 
 @needs_minimind
+@pytest.mark.parametrize("origin", ["", "GGUF"])
 @pytest.mark.parametrize("given", ["v1", "v2", "v3"])
 @pytest.mark.parametrize(("config", "right"), EXPORTED, ids=lambda value: getattr(value, "architecture", ""))
-def test_of_an_export_the_architecture_tells_where_another_tokenizer_is_named(config, right, given):
-    check_match(checkpoint(config), tokenizer(given), is_named=False)
+def test_of_an_export_the_architecture_tells_where_another_tokenizer_is_named(config, right, given, origin):
+    check_match(checkpoint(config, origin), tokenizer(given), is_named=False)
     check_match(checkpoint(config, num_tokens=6464), tokenizer(given), is_named=True)
     if given in right:
-        check_match(checkpoint(config), tokenizer(given), is_named=True)
+        check_match(checkpoint(config, origin), tokenizer(given), is_named=True)
     else:
         with pytest.raises(ModelError, match=f"weights of a {config.architecture} model with 6400 tokens"):
-            check_match(checkpoint(config), tokenizer(given), is_named=True)
+            check_match(checkpoint(config, origin), tokenizer(given), is_named=True)
 
 
 @needs_minimind
@@ -169,5 +170,5 @@ def test_what_a_file_says_of_the_end_of_text_holds(tmp_path):
 def test_only_minimind_s_weights_or_vocabulary_end_where_minimind_s_do(tmp_path):
     own = of_its_own(tmp_path)
 
-    assert ends_of_text(checkpoint(), own) == frozenset()
+    assert ends_of_text(checkpoint(), own) == ends_of_text(checkpoint(origin="GGUF"), own) == frozenset()
     assert ends_of_text(checkpoint(origin="MiniMind-3"), own) == {END_OF_TEXT}
