@@ -62,17 +62,14 @@ def check_match(checkpoint: Checkpoint, tokenizer: Tokenizer, *, is_named: bool)
     expected = _expected(checkpoint, is_named=is_named)
     if found is None or not expected or found in expected:
         return
-    weights = (
-        checkpoint.origin
-        if checkpoint.origin in BY_ORIGIN
-        else f"a {checkpoint.config.architecture} model with {NUM_TOKENS} tokens"
-    )
+    is_own = checkpoint.origin in BY_ORIGIN
+    weights = checkpoint.origin if is_own else f"a {checkpoint.config.architecture} model with {NUM_TOKENS} tokens"
     first = ", ".join(tokenizer.name(token_id) for token_id in range(3))
     right = " or ".join(f"that of {OWNERS[vocabulary]}" for vocabulary in Vocabulary if vocabulary in expected)
     raise ModelError(
         checkpoint.path,
         f"these are weights of {weights}, which go with another tokenizer: {right}. The one given is that of "
-        f"{OWNERS[found]} (its first tokens: {first}), and the model would read and write other words than are meant. "
+        f"{OWNERS[found]} (its first tokens: {first}); its tokens and prompts are not those that the model was taught. "
         "--tokenizer FOLDER names the right one; --allow-tokenizer-mismatch takes this one all the same.",
     )
 

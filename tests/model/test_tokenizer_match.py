@@ -77,8 +77,8 @@ def test_the_reason_names_both_tokenizers():
 
     assert raised.value.problem == (
         "these are weights of MiniMind-3, which go with another tokenizer: that of MiniMind-3. The one given is that "
-        "of MiniMind-v1 and of MiniMind2 of early 2025 (its first tokens: <unk>, <s>, </s>), and the model would read "
-        "and write other words than are meant. --tokenizer FOLDER names the right one; --allow-tokenizer-mismatch "
+        "of MiniMind-v1 and of MiniMind2 of early 2025 (its first tokens: <unk>, <s>, </s>); its tokens and prompts "
+        "are not those that the model was taught. --tokenizer FOLDER names the right one; --allow-tokenizer-mismatch "
         "takes this one all the same."
     )
 
