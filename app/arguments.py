@@ -87,6 +87,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+class Switch(argparse.BooleanOptionalAction):
+    """Of a flag and the one that turns it off the first line of the help names but the flag: it would break nowhere."""
+
+    def format_usage(self) -> str:
+        return self.option_strings[0]
+
+
 def add_options(parser: Parser, settings: type[PullSettings]) -> None:
     """Every option under its heading. Values stay words: the settings read them, whether from here or elsewhere."""
     sections: dict[str, Any] = {}
@@ -102,7 +109,7 @@ def _argument(option: Option) -> dict[str, Any]:
     text = option.meaning + elsewhere
     argument: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     if option.is_switch:
-        return argument | {"action": argparse.BooleanOptionalAction}
+        return argument | {"action": Switch}
     if option.is_list:
         argument["action"] = "append"
     if option.is_word and not option.is_required:

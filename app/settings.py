@@ -72,6 +72,9 @@ class ServeSettings(PullSettings):
         None,
         said="beside the model",
     )
+    allow_tokenizer_mismatch: bool = option(
+        "Model", "", "Serve MiniMind weights with the tokenizer of another era, which is refused otherwise.", False
+    )
     served_model_name: Names = option(
         "Model", "NAME", "What clients call the model; several: repeat it, or put commas.", (), said="the file's"
     )
@@ -191,4 +194,5 @@ class ServeSettings(PullSettings):
             debug_poison=self.debug_poison,
             isolation_checks=self.isolation_checks,
             cache_dir=self.cache_dir,
+            allow_tokenizer_mismatch=self.allow_tokenizer_mismatch,
         )

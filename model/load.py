@@ -16,6 +16,7 @@ from model.formats.json_object import JsonObject
 from model.formats.minimind_yarn import scaled
 from model.options import DEFAULT_MODEL_NAME, LoadOptions
 from model.tokenizer import Tokenizer
+from model.tokenizer_match import check_match, ends_of_text
 
 GGUF_MAGIC = b"GGUF"
 MINIMIND_MODEL_TYPE = "minimind"
@@ -58,6 +59,8 @@ def load(options: LoadOptions) -> LoadedModel:
     path = locate(options)
     parts = read_parts(path, options)
     checkpoint, tokenizer = parts.checkpoint, parts.tokenizer
+    if not options.allow_tokenizer_mismatch:
+        check_match(checkpoint, tokenizer, is_named=options.tokenizer is not None)
     return LoadedModel(
         name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
         path=path,
@@ -65,7 +68,7 @@ def load(options: LoadOptions) -> LoadedModel:
         tokenizer=tokenizer,
         chat_template=parts.chat_template,
         generation=checkpoint.generation,
-        eos_token_ids=tokenizer.eos_token_ids | checkpoint.eos_token_ids,
+        eos_token_ids=ends_of_text(checkpoint, tokenizer),
         architecture=checkpoint.config.architecture,
         num_parameters=checkpoint.num_parameters,
     )

@@ -35,3 +35,4 @@ class LoadOptions:
     debug_poison: bool = False
     isolation_checks: IsolationChecksName = "off"
     cache_dir: Path | None = None  # where the default model is kept; None: the user's cache folder
+    allow_tokenizer_mismatch: bool = False  # MiniMind weights with the tokenizer of another era

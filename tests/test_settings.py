@@ -75,6 +75,7 @@ def test_the_defaults_are_those_of_the_documentation():
     [
         ("model", "a.gguf", "a.gguf"),
         ("tokenizer", "folder", "folder"),
+        ("allow_tokenizer_mismatch", "1", True),
         ("served_model_name", "a,b", ("a", "b")),
         ("host", "0.0.0.0", "0.0.0.0"),
         ("port", "9000", 9000),
@@ -261,12 +262,13 @@ def test_what_concerns_loading_reaches_the_loader():
         debug_poison=True,
         isolation_checks="debug",
         cache_dir="c",
+        allow_tokenizer_mismatch=True,
     )
 
     options = settings.load_options()
 
     words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16", "minimind-yarn")
-    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"))
+    assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"), True)
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)
     )

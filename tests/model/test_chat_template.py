@@ -17,7 +17,7 @@ from model.default_model import find_or_fetch
 from model.errors import ModelError
 from model.formats import gguf_tokenizer
 from model.formats.gguf_metadata import read_metadata
-from tests.model.minimind_data import MINIMIND, needs_minimind
+from tests.model.minimind_data import MINIMIND, TEMPLATE_FILES, golden_lines, needs_minimind, tokenizer_folder
 from tests.model.tokenizer_folders import byte_level, save
 
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -89,30 +89,52 @@ def test_a_template_gives_what_transformers_gives(name, chat):
             assert render(source, CHATS[chat], **kwargs) == expected
 
 
-@needs_minimind
-def test_minimind_gives_its_golden_prompts():
-    template = ChatTemplate.from_folder(MINIMIND / "tokenizers" / "v3")
-    lines = [json.loads(line) for line in (MINIMIND / "templates" / "v3.jsonl").read_text("utf-8").splitlines()]
-    in_parts = [line for line in lines if any(isinstance(m.get("content"), list) for m in line["messages"])]
-
-    assert (len(lines), len(in_parts)) == (49, 1)
+def golden(era: str, folder: Path) -> tuple[ChatTemplate, list[dict[str, Any]]]:
+    template = ChatTemplate.from_folder(tokenizer_folder(era, folder))
     assert template is not None
-    for line in lines:
-        if line not in in_parts:
-            kwargs = line["kwargs"] | {"tools": line["tools"]}
-            assert template.render(line["messages"], **kwargs) == line["text"]
+    return template, golden_lines("templates", era)
+
+
+def has_parts(line: dict[str, Any]) -> bool:
+    return any(isinstance(message.get("content"), list) for message in line["messages"])
+
+
+NUM_LINES = {"v1": (26, 0), "v2-early": (26, 0), "v2-250426": (30, 0), "v2": (49, 1), "v3": (49, 1)}  # and with parts
 
 
 @needs_minimind
-def test_content_in_parts_is_not_lost_as_it_is_in_minimind_s_golden_prompt():
-    template = ChatTemplate.from_folder(MINIMIND / "tokenizers" / "v3")
+@pytest.mark.parametrize("era", TEMPLATE_FILES)
+def test_minimind_gives_its_golden_prompts(era, tmp_path):
+    template, lines = golden(era, tmp_path)
+
+    assert (len(lines), sum(map(has_parts, lines))) == NUM_LINES[era]
+    for line in lines:
+        if not has_parts(line):
+            assert template.render(line["messages"], tools=line["tools"], **line["kwargs"]) == line["text"]
+
+
+@needs_minimind
+@pytest.mark.parametrize("era", ["v2", "v3"])
+def test_arguments_as_text_are_minimind_s_own_whatever_their_spelling(era, tmp_path):
+    """There they are printed as they are, not read and written anew."""
+    template, _ = golden(era, tmp_path)
+
+    for arguments in ('{"a":1,  "b":"é<\\u00e9"}', '{"a": 1}', "{}", "", "no JSON", "[1]"):
+        call = {"function": {"name": "f", "arguments": arguments}}
+        text = template.render([USER, {"role": "assistant", "content": "", "tool_calls": [call]}])
+        assert f'{{"name": "f", "arguments": {arguments or "{}"}}}' in text
+
+
+@needs_minimind
+@pytest.mark.parametrize("era", TEMPLATE_FILES)
+def test_content_in_parts_is_not_lost_as_it_is_in_minimind_s_golden_prompt(era, tmp_path):
+    template, _ = golden(era, tmp_path)
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 
-    assert template is not None
-    for role in ("user", "system"):
-        assert template.render([{"role": role, "content": parts}, USER]) == template.render(
-            [{"role": role, "content": "a\nb"}, USER]
-        )
+    for role in ("user", "system", "assistant"):
+        text = template.render([{"role": role, "content": parts}, USER])
+        assert text == template.render([{"role": role, "content": "a\nb"}, USER])
+        assert "a\nb" in text
 
 
 def test_the_default_model_gives_what_transformers_gives():

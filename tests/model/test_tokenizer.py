@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from random import Random
 
@@ -13,7 +12,7 @@ from model.errors import ModelError
 from model.formats import gguf_tokenizer
 from model.formats.gguf_metadata import read_metadata
 from model.tokenizer import MAX_TEXT_LENGTH, Tokenizer
-from tests.model.minimind_data import MINIMIND, needs_minimind
+from tests.model.minimind_data import MINIMIND, TEMPLATE_FILES, golden_lines, needs_minimind, tokenizer_folder
 from tests.model.tokenizer_folders import (
     MORE_LINES,
     byte_level,
@@ -27,10 +26,6 @@ from tests.model.tokenizer_folders import (
 
 V3 = MINIMIND / "tokenizers" / "v3"
 GPT2_WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)
-
-
-def golden(name: str) -> list[dict]:
-    return [json.loads(line) for line in (MINIMIND / name / "v3.jsonl").read_text("utf-8").splitlines()]
 
 
 def default_model() -> Tokenizer:
@@ -80,21 +75,36 @@ def test_a_folder_gives_the_ids_that_transformers_gives(save_folder, tmp_path):
 
 
 @needs_minimind
-def test_minimind_gives_its_golden_ids_and_texts():
-    tokenizer = Tokenizer.from_folder(V3)
+@pytest.mark.parametrize("name", ["v1", "v2", "v3"])
+def test_minimind_gives_its_golden_ids_and_texts(name):
+    tokenizer = Tokenizer.from_folder(MINIMIND / "tokenizers" / name)
+    tokens, decode = (golden_lines(kind, name) for kind in ("tokens", "decode"))
 
-    for line in golden("tokens"):
+    assert (len(tokens), len(decode)) == (62, 40)
+    for line in tokens:
         assert tokenizer.encode(line["text"]) == line["ids"]
-    for line in golden("tokens") + golden("decode"):
+        assert tokenizer.encode(line["text"], add_special_tokens=False) == line["ids"]
+    for line in tokens + decode:
         assert tokenizer.decode(line["ids"]) == line["decoded"]
         assert tokenizer.decode(line["ids"], skip_special_tokens=True) == line["decoded_skip_special"]
 
 
 @needs_minimind
-def test_bytes_of_tokens_make_minimind_s_golden_texts():
-    tokenizer = Tokenizer.from_folder(V3)
+@pytest.mark.parametrize("era", TEMPLATE_FILES)
+def test_minimind_s_golden_prompts_have_their_golden_ids_and_its_own_end_of_text(era, tmp_path):
+    tokenizer = Tokenizer.from_folder(tokenizer_folder(era, tmp_path))
 
-    for line in golden("tokens") + golden("decode"):
+    assert tokenizer.eos_token_ids == {2}
+    for line in golden_lines("templates", era):
+        assert tokenizer.encode(line["text"], add_special_tokens=False) == line["ids"]
+
+
+@needs_minimind
+@pytest.mark.parametrize("name", ["v1", "v2", "v3"])
+def test_bytes_of_tokens_make_minimind_s_golden_texts(name):
+    tokenizer = Tokenizer.from_folder(MINIMIND / "tokenizers" / name)
+
+    for line in golden_lines("tokens", name) + golden_lines("decode", name):
         spelled = [tokenizer.token_bytes[token_id] for token_id in line["ids"]]
         assert b"".join(spelled).decode("utf-8", errors="replace") == line["decoded"]
 

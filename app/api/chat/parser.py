@@ -11,6 +11,7 @@
 
 Line breaks beside a tag belong to the tag: templates write them there. Nothing else is lost: what looks like a call and
 is none, because it is no JSON, or names no function that the client gave, or was cut, stays content with its tags.
+A tag that is one token in MiniMind-3's vocabulary is several in MiniMind2's: its text tells it in either.
 """
 
 import re

@@ -34,6 +34,7 @@ class ChatRequest(GenerationRequest):
     )
     reasoning_effort: Effort | None = Field(None, description="none: no reasoning. For models that can be told.")
     open_thinking: bool | None = Field(None, description="MiniMind's: reasoning, or none.")
+    enable_thinking: bool | None = Field(None, description="Qwen's word for the same.")
     add_generation_prompt: bool | None = Field(None, description="false: the prompt ends with the last message.")
     continue_final_message: bool | None = Field(None, description="The answer goes on where the last message ends.")
 
@@ -100,8 +101,8 @@ class ChatRequest(GenerationRequest):
         variables = self.chat_template_kwargs or {}
         switches = {name: variables[name] for name in THINKING_SWITCHES if variables.get(name) is not None}
         told = {f"chat_template_kwargs.{name}": value for name, value in switches.items()}
-        if self.open_thinking is not None:
-            told["open_thinking"] = self.open_thinking
+        fields = {"open_thinking": self.open_thinking, "enable_thinking": self.enable_thinking}
+        told |= {name: value for name, value in fields.items() if value is not None}
         if self.reasoning_effort is not None:
             told["reasoning_effort"] = self.reasoning_effort != "none"
         return told

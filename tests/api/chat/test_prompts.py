@@ -1,4 +1,4 @@
-"""A chat request to its prompt: MiniMind's golden prompts, tools, the switch for reasoning under all its names."""
+"""A chat request to its prompt: tools, and the switch for reasoning under all its names."""
 
 import json
 from typing import Any
@@ -13,7 +13,6 @@ from app.api.schemas.chat import ChatRequest
 from app.api.served import ServedModel
 from model.chat_template import ChatTemplate
 from tests.api.api_parts import served_model
-from tests.model.minimind_data import MINIMIND, needs_minimind
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f", "description": "é", "parameters": {"type": "object"}}}
@@ -35,15 +34,6 @@ LEFT_TO_THE_MODEL = "{% if add_generation_prompt %}bot: {{ '<think></think>' if 
 ALWAYS = "{{ messages[0].content }}{% if add_generation_prompt %}<think>\n{% endif %}"
 SCHEMA = {"type": "json_object"}
 
-# era → its template's place, and how many of its golden prompts a request can ask for
-ERAS = {
-    "v1": ("v1/tokenizer_config.json", 21),
-    "v2-early": ("v1/tokenizer_config.v2-early.json", 21),
-    "v2-250426": ("v2/tokenizer_config.250426.json", 21),
-    "v2": ("v2/tokenizer_config.json", 36),
-    "v3": ("v3/tokenizer_config.json", 37),
-}
-
 
 def served(source: str, **changes: Any) -> ServedModel:
     return served_model(chat_template=ChatTemplate(source, {}), **changes)
@@ -57,48 +47,6 @@ def refusal(source: str, **fields: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         prompt(source, **fields)
     return caught.value
-
-
-def golden(era: str) -> tuple[ServedModel, list[dict[str, Any]]]:
-    config = json.loads((MINIMIND / "tokenizers" / ERAS[era][0]).read_text("utf-8"))
-    special = {name: config[name] for name in ("bos_token", "eos_token")}
-    lines = (MINIMIND / "templates" / f"{era}.jsonl").read_text("utf-8").splitlines()
-    template = ChatTemplate(config["chat_template"], special)
-    return served_model(chat_template=template), [json.loads(line) for line in lines]
-
-
-def asked_for(line: dict[str, Any], known: frozenset[str]) -> dict[str, Any] | None:
-    """The body that asks for a golden prompt. None for what the API has otherwise: what the template would ignore is
-    honoured or refused, text in parts is not lost, and a call has the shape that clients know."""
-    kwargs = dict(line["kwargs"])
-    flag = kwargs.pop("add_generation_prompt", True)
-    calls = [call for message in line["messages"] for call in message.get("tool_calls", ())]
-    if not ({"add_generation_prompt"} <= known or flag) or not kwargs.keys() <= known:
-        return None
-    if (line["tools"] and "tools" not in known) or any("function" not in call for call in calls):
-        return None
-    if any(isinstance(message["content"], list) for message in line["messages"]):
-        return None
-    if not all(value is None or isinstance(value, bool) for value in kwargs.values()):
-        return None
-    body = {"messages": line["messages"], "tools": line["tools"], "add_generation_prompt": flag}
-    return {**body, "chat_template_kwargs": kwargs or None}
-
-
-@needs_minimind
-@pytest.mark.parametrize("era", ERAS)
-def test_minimind_s_golden_prompts_are_what_requests_become(era):
-    model, lines = golden(era)
-    assert model.chat_template is not None
-    bodies = [(asked_for(line, model.chat_template.variables), line["text"]) for line in lines]
-    asked = [(body, text) for body, text in bodies if body is not None]
-
-    assert len(asked) == ERAS[era][1]
-    for body, text in asked:
-        found = chat_prompt(ChatRequest.model_validate(body), model)
-        assert found.text == text
-        assert found.token_ids == list(text.encode())
-        assert (found.start is Start.REASONING) == text.endswith("<think>\n")
 
 
 def test_history_reaches_a_template_that_knows_tools():
@@ -131,6 +79,8 @@ def test_what_is_strict_is_not_shown_to_the_model():
         ({"chat_template_kwargs": {"open_thinking": True}}, Start.REASONING),
         ({"chat_template_kwargs": {"thinking": False}}, Start.ANSWER),
         ({"open_thinking": True}, Start.REASONING),
+        ({"enable_thinking": True}, Start.REASONING),
+        ({"enable_thinking": False}, Start.ANSWER),
         ({"reasoning_effort": "low"}, Start.REASONING),
         ({"reasoning_effort": "none"}, Start.ANSWER),
         ({"reasoning_effort": "high", "open_thinking": True}, Start.REASONING),
@@ -158,7 +108,7 @@ def test_reasoning_before_a_grammar_is_opened_by_the_prompt():
         assert found.start is (Start.REASONING if fields else Start.ANSWER)
 
 
-@pytest.mark.parametrize("field", [{"reasoning_effort": "high"}, {"open_thinking": True}])
+@pytest.mark.parametrize("field", [{"reasoning_effort": "high"}, {"open_thinking": True}, {"enable_thinking": True}])
 def test_what_a_template_cannot_be_told_is_refused(field):
     (name,) = field
 
