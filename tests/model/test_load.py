@@ -14,7 +14,17 @@ from model import load as loading
 from model.batch import Batch, Chunk, GrownSlot, OpenedSlot, SamplingParams
 from model.default_model import DEFAULT_MODEL, pull
 from model.errors import ModelError
-from model.load import Format, LoadOptions, build_runner, detect_format, find_model, fit_vocabulary, load, read
+from model.load import (
+    Format,
+    LoadOptions,
+    build_runner,
+    detect_format,
+    find_model,
+    fit_vocabulary,
+    load,
+    read,
+    read_parts,
+)
 from tests.model.gguf_files import small_config, write_gguf
 from tests.model.hf_models import edit_json, save_random_model
 from tests.model.minimind_data import EXPORTS, GOLDEN, MINIMIND, needs_minimind
@@ -178,6 +188,24 @@ def test_minimind_finds_a_tokenizer_beside_it(tmp_path):
         (tmp_path / file.name).symlink_to(file)
 
     assert read(tmp_path / "model.pth").tokenizer.vocab_size == 6400
+
+
+@needs_minimind
+@pytest.mark.parametrize("scaling", ["auto", "minimind-yarn"])
+def test_minimind_s_rotary_scaling_is_an_option(scaling):
+    options = LoadOptions(tokenizer=str(V3_TOKENIZER), rope_scaling=scaling)
+
+    rope = read_parts(GOLDEN / "v3" / "full_sft_64.pth", options).checkpoint.config.rope
+
+    assert (rope.kind, rope.factor) == (("default", 1.0) if scaling == "auto" else ("yarn", 16.0))
+
+
+@needs_minimind
+def test_minimind_s_own_folder_is_read():
+    parts = read(EXPORTS / "v3-minimind", V3_TOKENIZER)
+
+    assert parts.checkpoint.origin == "MiniMind-3"
+    assert parts.chat_template is not None
 
 
 @needs_minimind

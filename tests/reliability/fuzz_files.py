@@ -147,11 +147,12 @@ def seeds_of(format: str, folder: Path) -> list[Callable[[], Files]]:
                 lambda: model_files.folder("qwen2", "float16"),
                 lambda: model_files.folder("qwen3", is_sharded=True),
             ]
-    golden = GOLDEN / "v3" / "full_sft_64.pth"
-    if not golden.is_file():
+    if not GOLDEN.is_dir():
         return [model_files.minimind]
     files = {file.name: file.read_bytes() for file in (MINIMIND / "tokenizers" / "v3").iterdir() if file.is_file()}
-    return [model_files.minimind] * 5 + [lambda: files | {"model.pth": golden.read_bytes()}]
+    goldens = (GOLDEN / "v3" / "full_sft_64.pth", GOLDEN / "v1-moe" / "full_sft_64_moe.pth")
+    contents = [files | {"model.pth": golden.read_bytes()} for golden in goldens]
+    return [model_files.minimind] * 5 + [lambda content=content: content for content in contents]  # type: ignore[misc]
 
 
 @contextmanager

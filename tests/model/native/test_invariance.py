@@ -14,7 +14,7 @@ from model.batch import Batch, Chunk, OpenedSlot, SamplingParams
 from model.config import ModelConfig
 from model.native.runner import NativeOptions, NativeRunner
 from tests.model.native.library_here import needs_library
-from tests.model.random_checkpoint import LLAMA, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
+from tests.model.random_checkpoint import LLAMA, MINIMIND_MOE, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
 from tests.model.torch_backend.driver import Driver
 
 pytestmark = needs_library
@@ -131,7 +131,9 @@ def read_in_company(driver: Driver, rng: random.Random, num_others: int) -> Iter
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE], ids=lambda config: config.architecture)
+@pytest.mark.parametrize(
+    "config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE, MINIMIND_MOE], ids=lambda config: config.architecture
+)
 def test_a_tokens_logits_are_the_same_bits_whatever_happens_around_it(config: ModelConfig, weights: str) -> None:
     alone = read_alone(config, weights)
     for num_others in (1, 4, 15, 31):
