@@ -9,6 +9,7 @@ from pathlib import Path
 from model.backends import build_runner
 from model.batch import Runner
 from model.chat_template import ChatTemplate
+from model.config import ModelConfig
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, GenerationDefaults
@@ -36,8 +37,12 @@ class LoadedModel:
     chat_template: ChatTemplate | None
     generation: GenerationDefaults
     eos_token_ids: frozenset[int]
-    architecture: str
+    config: ModelConfig
     num_parameters: int
+
+    @property
+    def architecture(self) -> str:
+        return self.config.architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def load(options: LoadOptions) -> LoadedModel:
         chat_template=parts.chat_template,
         generation=checkpoint.generation,
         eos_token_ids=tokenizer.eos_token_ids | checkpoint.eos_token_ids,
-        architecture=checkpoint.config.architecture,
+        config=checkpoint.config,
         num_parameters=checkpoint.num_parameters,
     )
 
@@ -138,16 +143,30 @@ def read(path: Path, tokenizer_folder: Path | None = None) -> Parts:
         case Format.GGUF:
             return _read_gguf(path, tokenizer_folder)
         case Format.HUGGING_FACE:
-            from model.formats import huggingface
-
-            return _with_folder(huggingface.read(path), tokenizer_folder or path)
+            return _with_folder(read_checkpoint(path), tokenizer_folder or path)
         case Format.MINIMIND:
-            from model.formats import minimind
-
             folder = tokenizer_folder or path.parent
             if not (folder / "tokenizer.json").is_file():
                 raise ModelError(folder, "there is no tokenizer.json; --tokenizer FOLDER says where the model's is.")
-            return _with_folder(minimind.read(path), folder)
+            return _with_folder(read_checkpoint(path), folder)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights and their config, without a tokenizer. Raises ModelError."""
+    match detect_format(path):
+        case Format.GGUF:
+            from model.formats import gguf
+            from model.formats.gguf_container import open_container
+
+            return gguf.checkpoint_of(open_container(path))
+        case Format.HUGGING_FACE:
+            from model.formats import huggingface
+
+            return huggingface.read(path)
+        case Format.MINIMIND:
+            from model.formats import minimind
+
+            return minimind.read(path)
 
 
 def _read_gguf(path: Path, tokenizer_folder: Path | None) -> Parts:
