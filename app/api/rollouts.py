@@ -38,6 +38,7 @@ from app.engine.swaps import SwapPending
 from model.batch import Runner
 
 GENERATE, FLUSH = "/generate", "/flush_cache"
+DEFAULT_MAX_TOKENS = 128  # SGLang's
 
 
 class NewWeights(Protocol):
@@ -70,9 +71,12 @@ class RolloutRoutes:
         served = self._generation.served
         completion = await on_a_thread(request, _completion, body)
         prompts = await on_a_thread(request, text_token_ids, completion.prompts, served.tokenizer)
-        call = await self._generation.prepare(request, completion, prompts, "rollout", lambda _: 1)
+        call = await self._generation.prepare(request, completion, prompts, "rollout", self._default_max_tokens)
         texts = TokenTexts(served.tokenizer, prints_special_tokens=completion.prints_special_tokens)
         return self._generation.whole(call, RolloutAnswer(call.plan, body, texts).render)
+
+    def _default_max_tokens(self, num_prompt_tokens: int) -> int:
+        return min(DEFAULT_MAX_TOKENS, self._generation.engine.room_for(num_prompt_tokens))
 
     async def update(self, request: Request) -> WeightsUpdate:
         """As SGLang's: answers once the new weights are served. A second update meanwhile is refused."""

@@ -33,7 +33,7 @@ def gate() -> Iterator[threading.Semaphore]:
 
 
 def runners(gate: threading.Semaphore, **options: int) -> tuple[FakeRunner, FakeRunner]:
-    old = FakeRunner(says_what_it_was("old "), before_step=lambda _: gate.acquire(), **options)
+    old = FakeRunner(says_what_it_was("old "), before_step=lambda _: gate.acquire(timeout=5), **options)
     return old, FakeRunner(says_what_it_was("new "), **options)
 
 

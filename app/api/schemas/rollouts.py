@@ -11,7 +11,6 @@ from app.api.schemas.generation import MAX_CHOICES, MAX_N, MAX_STOP_TOKEN_IDS, S
 from app.api.schemas.sampling import LogitBias, TokenId
 from app.api.schemas.wire import MAX_INT32, WireAnswer, WireRequest, expect, omitted_if_none, refusal
 
-DEFAULT_MAX_TOKENS = 128
 MAX_PATH = 4096
 
 Texts = Annotated[
@@ -60,7 +59,7 @@ class SamplingParameters(WireRequest):
         names = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "sampling_seed": "seed"}
         given = {names.get(name, name): value for name, value in own.items()}
         start = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-        return {"max_tokens": DEFAULT_MAX_TOKENS, **start, **given}
+        return start | given
 
 
 class RolloutRequest(WireRequest):
