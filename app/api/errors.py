@@ -1,7 +1,8 @@
 """One table: what went wrong → the status and OpenAI's error body, or Anthropic's on the routes that are Anthropic's.
 No other file chooses a status for a failure.
 
-Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB.
+Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB (4 KB
+where an API has its message in two places).
 """
 
 import math

@@ -23,8 +23,8 @@ class OtherShape(ValueError):
 class SwapPending(RuntimeError):
     """Another runner waits already."""
 
-    def __init__(self) -> None:
-        super().__init__("Other weights are on their way; wait until they are served.")
+    def __init__(self, message: str = "Other weights are on their way; wait until they are served.") -> None:
+        super().__init__(message)
 
 
 class Swaps:
