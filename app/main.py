@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from app.api.access import Access
 from app.api.app import create_app
 from app.api.metrics import Metrics
+from app.api.rollouts import LoadWeights
 from app.api.served import ServedModel
 from app.banner import Banner
 from app.engine.detokenizer import Vocabulary
@@ -30,6 +31,7 @@ from app.server import Server
 from app.settings import ServeSettings
 from app.signals import ending_at_once
 from app.version import installed_version
+from app.weights import WeightsFolder
 from model.batch import SamplingParams
 from model.load import LoadedModel, load, locate
 from model.self_test import SelfTest, warm_up
@@ -53,13 +55,12 @@ def serve(settings: ServeSettings) -> int:
         path = locate(options)  # may download: an end in the middle of that has something to clean up
         logger.info("loading %s", path)
         with ending_at_once("slotwise serve"):
-            loaded = load(options)
-            self_test = run_self_test(settings, loaded)
+            serving = prepare(settings, load(options), sock)
         gc.collect()
         gc.freeze()  # what a model is made of stays: no collection in the middle of a step need look at it again
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else short texts wait behind long ones, in a pool
-        return run(settings, loaded, self_test, sock)
+        return run(serving, sock)
 
 
 def run_self_test(settings: ServeSettings, loaded: LoadedModel) -> SelfTest:
@@ -74,8 +75,20 @@ def run_self_test(settings: ServeSettings, loaded: LoadedModel) -> SelfTest:
     return result
 
 
-def run(settings: ServeSettings, loaded: LoadedModel, self_test: SelfTest, sock: socket.socket) -> int:
-    """Builds engine, API and server around the model, and runs them. Raises AddressError."""
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Everything that stands when a server begins."""
+
+    engine: Engine
+    engine_died: threading.Event
+    server: Server
+    patience_s: float
+
+
+def prepare(settings: ServeSettings, loaded: LoadedModel, sock: socket.socket) -> Serving:
+    """Builds engine, API and server around the model. Nothing but the engine keeps its runner: when another takes its
+    place, its memory is to be free. Raises ModelError."""
+    self_test = run_self_test(settings, loaded)
     engine_died = threading.Event()
     metrics = Metrics()
     engine = Engine(
@@ -86,15 +99,27 @@ def run(settings: ServeSettings, loaded: LoadedModel, self_test: SelfTest, sock:
         on_death=engine_died.set,
     )
     served = describe(settings, loaded, self_test)
-    app = create_app(served, engine, metrics, access_of(settings))
+    app = create_app(served, engine, metrics, access_of(settings), load_weights=weights_of(settings, loaded))
     banner = make_banner(settings, loaded, served, sock)
-    open_port(sock)
     drain = partial(engine.drain, settings.drain_timeout)
     server = Server(app, engine_died, on_ready=lambda: show(banner), drain=drain, stop=engine.stop)
     patience_s = max(PATIENCE_SECONDS, PATIENCE_STEPS * self_test.longest_step_s)
-    with Watchdog(engine.progress, engine.give_up, patience_s):
-        server.run([sock])
-    return 1 if engine_died.is_set() else 0
+    return Serving(engine, engine_died, server, patience_s)
+
+
+def run(serving: Serving, sock: socket.socket) -> int:
+    """Lets clients in, until the end. Raises AddressError."""
+    open_port(sock)
+    with Watchdog(serving.engine.progress, serving.engine.give_up, serving.patience_s):
+        serving.server.run([sock])
+    return 1 if serving.engine_died.is_set() else 0
+
+
+def weights_of(settings: ServeSettings, loaded: LoadedModel) -> LoadWeights | None:
+    """What may take the place of the model's weights; None: nothing."""
+    if settings.weights_root is None:
+        return None
+    return WeightsFolder(settings.weights_root, loaded.config, loaded.runner.info, settings.load_options()).load
 
 
 def limits_of(settings: ServeSettings) -> Limits:

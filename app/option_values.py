@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -54,6 +55,12 @@ def check_text(text: str) -> str:
     return text
 
 
+def check_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError("must be a folder that is there")
+    return path
+
+
 def check_origin(origin: str) -> str:
     if origin != "*" and not ORIGIN.fullmatch(origin):
         raise ValueError("must be an origin such as https://example.org or http://localhost:3000, or * for all")
@@ -71,6 +78,7 @@ def word(metavar: str, meaning: str) -> Any:
     return Field(description=meaning, json_schema_extra={"group": "Words", "metavar": metavar, "said": ""})
 
 
+Folder = Annotated[Path, AfterValidator(check_folder)]
 Text = Annotated[str, AfterValidator(check_text)]
 Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.key_file import NamedKey
-from app.option_values import Count, Keys, Names, Origins, ReadKeyFile, Size, Text, option, word
+from app.option_values import Count, Folder, Keys, Names, Origins, ReadKeyFile, Size, Text, option, word
 from model.options import (
     DEFAULT_MODEL_NAME,
     BackendName,
@@ -153,6 +153,12 @@ class ServeSettings(PullSettings):
     )
     max_tokens_per_minute: Count | None = option(
         "Server", "N", "Most tokens a minute, prompts and answers, likewise.", None, ge=1, le=2**40
+    )
+    weights_root: Folder | None = option(
+        "Server",
+        "FOLDER",
+        "Opens the four calls of SGLang that rollouts make; new weights may come from in here.",
+        None,
     )
     drain_timeout: float = option(
         "Server", "SECONDS", "How long SIGTERM lets requests finish that were accepted.", 25, ge=0, le=1e6

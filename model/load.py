@@ -9,6 +9,7 @@ from pathlib import Path
 from model.backends import build_runner
 from model.batch import Runner
 from model.chat_template import ChatTemplate
+from model.config import ModelConfig
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, GenerationDefaults
@@ -41,8 +42,12 @@ class LoadedModel:
     chat_template: ChatTemplate | None
     generation: GenerationDefaults
     eos_token_ids: frozenset[int]
-    architecture: str
+    config: ModelConfig
     num_parameters: int
+
+    @property
+    def architecture(self) -> str:
+        return self.config.architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def load(options: LoadOptions) -> LoadedModel:
         chat_template=parts.chat_template,
         generation=checkpoint.generation,
         eos_token_ids=ends_of_text(checkpoint, tokenizer),
-        architecture=checkpoint.config.architecture,
+        config=checkpoint.config,
         num_parameters=checkpoint.num_parameters,
     )
 
@@ -77,9 +82,13 @@ def load(options: LoadOptions) -> LoadedModel:
 def read_parts(path: Path, options: LoadOptions) -> Parts:
     """Of the model at `path`, with the tokenizer that the options name. Raises ModelError."""
     parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
-    if options.rope_scaling == "minimind-yarn":
-        parts = replace(parts, checkpoint=scaled(parts.checkpoint))
-    return replace(parts, tokenizer=fit_vocabulary(parts.tokenizer, parts.checkpoint))
+    checkpoint = with_rope_scaling(parts.checkpoint, options)
+    return replace(parts, checkpoint=checkpoint, tokenizer=fit_vocabulary(parts.tokenizer, checkpoint))
+
+
+def with_rope_scaling(checkpoint: Checkpoint, options: LoadOptions) -> Checkpoint:
+    """As the options have it, where they do. Raises ModelError."""
+    return scaled(checkpoint) if options.rope_scaling == "minimind-yarn" else checkpoint
 
 
 def locate(options: LoadOptions) -> Path:
@@ -147,21 +156,35 @@ def read(path: Path, tokenizer_folder: Path | None = None) -> Parts:
     match detect_format(path):
         case Format.GGUF:
             return _read_gguf(path, tokenizer_folder)
-        case Format.HUGGING_FACE:
-            from model.formats import huggingface
-
-            return _with_folder(huggingface.read(path), tokenizer_folder or path)
-        case Format.MINIMIND_FOLDER:
-            from model.formats import minimind_folder
-
-            return _with_folder(minimind_folder.read(path), tokenizer_folder or path)
+        case Format.HUGGING_FACE | Format.MINIMIND_FOLDER:
+            return _with_folder(read_checkpoint(path), tokenizer_folder or path)
         case Format.MINIMIND:
-            from model.formats import minimind
-
             folder = tokenizer_folder or path.parent
             if not (folder / "tokenizer.json").is_file():
                 raise ModelError(folder, "there is no tokenizer.json; --tokenizer FOLDER says where the model's is.")
-            return _with_folder(minimind.read(path), folder)
+            return _with_folder(read_checkpoint(path), folder)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights and their config, without a tokenizer. Raises ModelError."""
+    match detect_format(path):
+        case Format.GGUF:
+            from model.formats import gguf
+            from model.formats.gguf_container import open_container
+
+            return gguf.checkpoint_of(open_container(path))
+        case Format.HUGGING_FACE:
+            from model.formats import huggingface
+
+            return huggingface.read(path)
+        case Format.MINIMIND_FOLDER:
+            from model.formats import minimind_folder
+
+            return minimind_folder.read(path)
+        case Format.MINIMIND:
+            from model.formats import minimind
+
+            return minimind.read(path)
 
 
 def _read_gguf(path: Path, tokenizer_folder: Path | None) -> Parts:

@@ -21,6 +21,7 @@ from model.formats.checkpoint import GenerationDefaults
 from model.load import LoadedModel
 from model.options import LoadOptions
 from tests.fakes import EOS, ByteTokenizer, FakeRunner, says
+from tests.model.random_checkpoint import LLAMA
 
 
 class Death(BaseException):
@@ -89,7 +90,7 @@ def load(options: LoadOptions) -> LoadedModel:
         chat_template=None if behaviour == "cannot chat" else Template(),  # type: ignore[arg-type]
         generation=GenerationDefaults(temperature=0.5),
         eos_token_ids=frozenset({EOS}),
-        architecture="sum",
+        config=replace(LLAMA, architecture="sum"),
         num_parameters=1_500_000,
     )
 

@@ -102,6 +102,7 @@ def test_the_defaults_are_those_of_the_documentation():
         ("max_queued_requests", "2k", 2048),
         ("max_queued_tokens", "4m", 2**22),
         ("request_timeout", "1.5", 1.5),
+        ("weights_root", ".", Path()),
         ("drain_timeout", "0", 0.0),
     ],
 )

@@ -54,7 +54,7 @@ def plan_answer(
         id=id,
         created=created,
         model=served.name,
-        fingerprint=served.fingerprint,
+        fingerprint=served.system_fingerprint,
         prompts=tuple(one.prompt_token_ids for one in submissions[:: body.num_candidates]),
         num_candidates=body.num_candidates,
         num_choices=body.n or 1,

@@ -31,6 +31,7 @@ from app.api.render import Rendering
 from app.api.request_id import RequestIds
 from app.api.requests import Requests
 from app.api.responses.route import Responses
+from app.api.rollouts import LoadWeights, RolloutRoutes
 from app.api.served import ServedModel
 from app.api.slots import SlotViews
 from app.api.stream import PING_AFTER_S
@@ -50,8 +51,9 @@ def create_app(
     metrics: Metrics,
     access: Access = OPEN_TO_ALL,
     ping_after_s: float = PING_AFTER_S,
+    load_weights: LoadWeights | None = None,
 ) -> FastAPI:
-    """`metrics.observe` is what the engine was built with."""
+    """`metrics.observe` is what the engine was built with. Without `load_weights` no weights can be brought."""
     app = FastAPI(
         title="slotwise",
         description=DESCRIPTION,
@@ -79,6 +81,8 @@ def create_app(
         metrics,
     ):
         app.include_router(resource.router())
+    if load_weights:
+        app.include_router(RolloutRoutes(generation, load_weights).router())
     install_error_handlers(app)
     _guard(app, access, limits, engine.admission.require_room)
     return app

@@ -9,7 +9,12 @@ from app.api.errors import error_response
 from app.engine.errors import TryAgain
 
 # Of the routes that ask the engine for something.
-PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"})
+PATHS = frozenset(
+    {
+        *("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"),
+        "/generate",
+    }
+)
 
 
 def asks_the_engine(scope: Scope) -> bool:

@@ -1,7 +1,8 @@
 """One table: what went wrong → the status and OpenAI's error body, or Anthropic's on the routes that are Anthropic's.
 No other file chooses a status for a failure.
 
-Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB.
+Messages say what would be right; they never repeat a value that the client sent, and no body is longer than 2 KB (4 KB
+where an API has its message in two places).
 """
 
 import math
@@ -19,11 +20,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from app.engine.errors import EngineDead, QueueFull, RequestTooLong, ShuttingDown, TryAgain
+from app.engine.swaps import OtherShape, SwapPending
 
 MAX_MESSAGE = 400  # characters: at four bytes each, and with `param`, still less than 2 KB
 MAX_PARAM = 80
 CLOSES: Mapping[str, str] = MappingProxyType({"connection": "close"})  # nobody reads what else the client sends
 ANTHROPIC_ROUTES = "/v1/messages"
+UPDATE_ROUTE = "/update_weights_from_disk"  # SGLang's: its refusals are told as its clients know them, too
 ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
     {
         401: "authentication_error",
@@ -62,6 +65,10 @@ class RequestCancelled(Exception):
 
 class NoThreads(ValueError):
     """An Anthropic client wants its conversation held here; told so, it sends the whole of it each time."""
+
+
+class WeightsRefused(ValueError):
+    """New weights that cannot be served; the old ones are."""
 
 
 class UnsupportedContent(ValueError):
@@ -123,6 +130,9 @@ def kinds_of_errors() -> Mapping[type[Exception], ErrorKind]:
         NoThreads: ErrorKind(
             400, code="thread_unsupported_request", message="thread: conversations are not held here."
         ),
+        WeightsRefused: ErrorKind(400, code="weights_refused", param="model_path"),
+        OtherShape: ErrorKind(400, code="weights_refused", param="model_path"),
+        SwapPending: ErrorKind(409, code="update_pending"),
         UnsupportedContent: ErrorKind(415),
         MalformedRequest: ErrorKind(400, headers=CLOSES),
         RequestTooSlow: ErrorKind(408, code="request_timeout", headers=CLOSES),
@@ -158,7 +168,7 @@ def error_message(error: Exception) -> str:
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
-def error_body(error: Exception) -> dict[str, dict[str, str | None]]:
+def error_body(error: Exception) -> dict[str, Any]:
     kind = kind_of(error)
     param = kind.param or getattr(error, "param", None)
     return {"error": {"message": error_message(error), "type": kind.type, "param": param, "code": kind.code}}
@@ -180,6 +190,8 @@ def error_response(error: Exception, scope: Scope, headers: Mapping[str, str] | 
     """`scope` of the request that it answers."""
     is_anthropic = speaks_anthropic(scope)
     body = anthropic_error_body(error, scope["state"]["request_id"]) if is_anthropic else error_body(error)
+    if scope["path"] == UPDATE_ROUTE:
+        body |= {"success": False, "message": error_message(error)}
     return JSONResponse(body, kind_of(error).status, {**(headers or {}), **headers_of(error)})
 
 

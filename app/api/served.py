@@ -3,6 +3,7 @@
 Protocols instead of classes, so that the API is tested without a model. Says what is served; runs nothing.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,6 +70,13 @@ class ChatTemplate(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class ServedWeights:
+    """Those that have taken the place of the first, once there are any."""
+
+    digest: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     names: tuple[str, ...]  # the first is what answers call it; a request may use any
@@ -79,7 +87,8 @@ class ServedModel:
     chat_template: ChatTemplate | None  # None: no chat with this model
     eos_token_ids: frozenset[int]
     grammars: GrammarCompiler
-    fingerprint: str = ""  # changes with everything but the request that an answer depends on
+    fingerprint: str = ""  # at the start: changes with everything but the request that an answer depends on
+    weights: ServedWeights = field(default_factory=ServedWeights)
     is_batch_invariant: bool | None = None  # as the self-test found at the start; None: it did not come to an end
     invariance_remark: str | None = None  # what differed, or was not tested
     defaults: SamplingParams = field(default_factory=SamplingParams)
@@ -87,6 +96,13 @@ class ServedModel:
     @property
     def name(self) -> str:
         return self.names[0]
+
+    @property
+    def system_fingerprint(self) -> str:
+        """As `fingerprint`, and of the weights that are served now."""
+        if self.weights.digest is None:
+            return self.fingerprint
+        return "fp_" + hashlib.sha256(f"{self.fingerprint}\n{self.weights.digest}".encode()).hexdigest()[:12]
 
     def require(self, name: str | None) -> None:
         """Raises UnknownModel for a name that this is not; no name means this one."""

@@ -25,7 +25,7 @@ class Versions:
         return Version(
             version=installed_version(),
             model=self.served.name,
-            system_fingerprint=self.served.fingerprint,
+            system_fingerprint=self.served.system_fingerprint,
             backend=self.info.backend,
             device=self.info.device,
             instruction_set=self.info.instruction_set or None,

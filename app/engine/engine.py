@@ -22,9 +22,10 @@ from app.engine.inbox import Inbox
 from app.engine.limits import Limits, refuse_too_long, room_for
 from app.engine.masks import MaskThreads, failure
 from app.engine.report import RequestView, SlotsSnapshot, StepReport, StepTimes, report, snapshot, views_of
-from app.engine.request import FinishReason, Request, Submission, TokenEvent
-from app.engine.scheduler import Emission, Scheduler
+from app.engine.request import Emission, FinishReason, Request, Submission, TokenEvent
+from app.engine.scheduler import Scheduler
 from app.engine.stream import EventStream, call_on, deliver
+from app.engine.swaps import Swaps
 from model.batch import Batch, Runner
 
 logger = logging.getLogger(__name__)
@@ -53,11 +54,12 @@ class Engine:
         self._limits = limits
         self._observe = observe
         self._on_death = on_death
-        self._masks = MaskThreads(self._deliver_mask)
+        self._masks = MaskThreads(lambda request, mask: self._inbox.put(partial(self._take_mask, request, mask)))
         self._scheduler = Scheduler(runner.info, limits, self._masks.ask)
         self.admission = Admission(limits)
         self._streams: dict[Request, EventStream] = {}
         self._inbox = Inbox()
+        self.swaps = Swaps(self._inbox, self._scheduler, runner.info, self._publish)
         self._is_stopping = False
         self._is_given_up = False
         self._is_idle = True  # nothing can run before a call comes in, or a deadline
@@ -131,10 +133,6 @@ class Engine:
         """Ends what is open of a call, if it is the owner's; returns how many requests that were."""
         return await self._inbox.ask(lambda: self._cancel(call_id, owner))
 
-    def _deliver_mask(self, request: Request, mask: Future[bytes]) -> None:
-        """Called on the threads that compute masks."""
-        self._inbox.put(partial(self._take_mask, request, mask))
-
     # ── on the watchdog's thread ──
 
     def give_up(self) -> None:
@@ -149,6 +147,7 @@ class Engine:
         try:
             while self.is_alive:
                 self._drain()
+                self._runner = self.swaps.due(self._runner)
                 self.step()
             ends = [self._scheduler.end(one, FinishReason.SHUTDOWN, STOPPED) for one in self._scheduler.open_requests]
             self._publish(ends)

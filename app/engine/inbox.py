@@ -40,10 +40,15 @@ class Inbox:
 
     async def ask(self, question: Callable[[], Answer]) -> Answer:
         """What `question` answers on the engine thread. Raises EngineDead."""
+        return await self.ask_later(lambda answer: answer(question()))
+
+    async def ask_later(self, question: Callable[[Callable[[Answer], None]], None]) -> Answer:
+        """Likewise, of a question that takes more than one step: `question` is given what to call, on that thread, with
+        the answer."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self.open():
             self._questions.add(future)
-            self.put(partial(self._answer, future, question))
+            self.put(partial(question, partial(self._answer, future)))
         return await future
 
     def close(self) -> bool:
@@ -72,8 +77,7 @@ class Inbox:
         while not self._calls.empty():
             self._calls.get()()
 
-    def _answer(self, future: asyncio.Future[Answer], question: Callable[[], Answer]) -> None:
-        answer = question()
+    def _answer(self, future: asyncio.Future[Answer], answer: Answer) -> None:
         self._questions.discard(future)
         call_on(future.get_loop(), partial(_resolve, future, answer))
 

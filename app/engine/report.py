@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.engine.request import FinishReason, Request, TokenEvent
-from app.engine.scheduler import Emission, Scheduler
+from app.engine.request import Emission, FinishReason, Request, TokenEvent
+from app.engine.scheduler import Scheduler
 from model.batch import NOT_ISOLATED
 
 

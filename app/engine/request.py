@@ -4,7 +4,7 @@ place that decides its end, and what comes back of it, token by token."""
 import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.engine.detokenizer import Detokenizer, Vocabulary
 from app.engine.slots import Slot
@@ -101,6 +101,7 @@ class TokenEvent:
     prompt_logprobs: tuple[TargetLogprob, ...] = ()  # of the prompt's second token and on, in order, each once
     pooled: tuple[float, ...] | None = None  # [E]
     timings: Timings | None = None  # with the last
+    num_swaps: int | None = None  # likewise: how many other weights there were before those that it had; None: no slot
 
 
 class Request:
@@ -126,6 +127,7 @@ class Request:
         timeout_s = math.inf if params.timeout_s is None else params.timeout_s
         self.deadline = arrival_time + min(timeout_s, max_seconds)
         self.admission_time: float | None = None  # when it got its first slot
+        self.num_swaps: int | None = None  # of runners, before the one that it runs on
         self.first_token_time: float | None = None
         self.last_token_time: float | None = None
         self.num_prompt_tokens = len(submission.prompt_token_ids)
@@ -204,7 +206,8 @@ class Request:
     def last(self, event: TokenEvent, now: float, block_bytes: int) -> TokenEvent:
         """The last event as the client gets it: with what it all took, and the pooled state."""
         last_token_time = self.last_token_time if event.token_id is None else now
-        return replace(event, pooled=self._pooled, timings=self._timings(now, last_token_time, block_bytes))
+        timings = self._timings(now, last_token_time, block_bytes)
+        return replace(event, pooled=self._pooled, timings=timings, num_swaps=self.num_swaps)
 
     def _timings(self, now: float, last_token_time: float | None, block_bytes: int) -> Timings:
         admission = now if self.admission_time is None else self.admission_time
@@ -227,3 +230,10 @@ class Request:
         may_stop = self.num_output_tokens >= self.params.sampling.min_tokens
         text = self._detokenizer.push(token_id, may_stop=may_stop)
         return text, self._detokenizer.matched
+
+
+class Emission(NamedTuple):
+    """An event, and whose."""
+
+    request: Request
+    event: TokenEvent

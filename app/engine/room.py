@@ -21,6 +21,11 @@ def num_tokens_now(request: Request, choice: Choice | None, prefill_budget: int)
     return min(num_pending, prefill_budget)
 
 
+def next_in_turn(waiting: Iterable[Request], *, only_begun: bool) -> Request | None:
+    """The first that may have a slot. `only_begun`: of those that had one and were set back."""
+    return next((request for request in waiting if not only_begun or request.admission_time is not None), None)
+
+
 def can_admit(request: Request, running: Iterable[Request], slots: SlotTable) -> bool:
     """Room for all tokens of a waiting request and the next, besides what running prefills still need and one more
     block for each running request: an admission must not cause the next preemption."""

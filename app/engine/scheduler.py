@@ -20,24 +20,16 @@ import math
 import time
 from bisect import insort
 from collections.abc import Callable
-from typing import NamedTuple
 
 from app.engine.choice import Choices
 from app.engine.limits import Limits
-from app.engine.request import DEADLINE, FinishReason, Request, TokenEvent
-from app.engine.room import can_admit, num_tokens_now
+from app.engine.request import DEADLINE, Emission, FinishReason, Request, TokenEvent
+from app.engine.room import can_admit, next_in_turn, num_tokens_now
 from app.engine.slots import SlotTable
 from app.engine.step import Step
 from model.batch import Batch, Chunk, ChunkResult, FreedSlot, RunnerInfo, StepOutput
 
 MAX_FAULTS = 8  # failed steps that a request may have been in: a fault that only company brings out is nobody's alone
-
-
-class Emission(NamedTuple):
-    """An event, and whose."""
-
-    request: Request
-    event: TokenEvent
 
 
 class Scheduler:
@@ -53,7 +45,8 @@ class Scheduler:
         self.waiting: list[Request] = []  # both in the order of their turns
         self.running: list[Request] = []
         self.slots = SlotTable(limits.max_num_seqs, info.num_blocks, info.block_size)
-        self.num_preemptions = 0
+        self.num_preemptions = self.num_swaps = 0  # swaps: of the runner
+        self.admits_new = True  # else only those who have begun
         self._num_added = 0
         self.choices = Choices(ask_mask)
         self.next_deadline = math.inf  # no open request has an earlier one
@@ -68,6 +61,11 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self.running or self._freed)
+
+    @property
+    def has_begun(self) -> bool:
+        """Something of what the runner has computed is still needed, or not yet destroyed."""
+        return bool(self.running or self._freed or next_in_turn(self.waiting, only_begun=True))
 
     @property
     def open_requests(self) -> list[Request]:
@@ -192,8 +190,9 @@ class Scheduler:
         insort(self.waiting, request, key=_turn)
 
     def _admit_waiting(self) -> None:
-        while self.waiting and self._step.prefill_budget and can_admit(self.waiting[0], self.running, self.slots):
-            request = self.waiting[0]
+        while self._step.prefill_budget and (request := next_in_turn(self.waiting, only_begun=not self.admits_new)):
+            if not can_admit(request, self.running, self.slots):
+                return
             self._admit(request)
             self._append(request)
 
@@ -203,6 +202,7 @@ class Scheduler:
         insort(self.running, request, key=_turn)
         if request.admission_time is None:  # it is its first slot
             request.admission_time = self._clock()
+            request.num_swaps = self.num_swaps
             self._step.admitted.append(request)
             if request.params.constraint is not None:
                 self.choices.move_on(request, None)

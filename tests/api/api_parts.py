@@ -11,6 +11,7 @@ from app.api.access import Access
 from app.api.app import create_app
 from app.api.body_limit import MAX_BODY
 from app.api.metrics import Metrics
+from app.api.rollouts import LoadWeights
 from app.api.served import ServedModel
 from app.engine.engine import Engine
 from app.engine.grammars.constraints import GrammarCompiler
@@ -66,13 +67,14 @@ def build_with_engine(
     access: Access | None = None,
     max_body: int = MAX_BODY,
     ping_after_s: float = 15.0,
+    load_weights: LoadWeights | None = None,
 ) -> tuple[FastAPI, Engine]:
     runner = runner or FakeRunner()
     metrics = Metrics()
     engine = Engine(runner, BYTES, Limits(max_num_seqs, max_num_batched_tokens, max_queued_requests), metrics.observe)
     served = served or served_model(max_model_len=runner.info.max_model_len)
     access = access or Access(owned(api_keys), max_body=max_body)
-    return create_app(served, engine, metrics, access, ping_after_s), engine
+    return create_app(served, engine, metrics, access, ping_after_s, load_weights), engine
 
 
 def owned(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:

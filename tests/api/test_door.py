@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.api.door import PATHS
+from app.api.errors import WeightsRefused
 from app.engine.request import RequestParams, Submission
 from tests.api.api_parts import asking, build, build_with_engine
 from tests.fakes import FakeRunner
@@ -25,12 +26,16 @@ def full(gate):
     return build_with_engine(runner, max_num_seqs=1, max_queued_requests=0, api_keys=["s3cr3t"])
 
 
+def load_nothing(name):
+    raise WeightsRefused(name)
+
+
 def occupy(engine):
     return engine.submit([Submission("x", (1,), RequestParams(4))])
 
 
 def test_the_paths_are_those_of_all_routes_that_ask_the_engine():
-    routes = build().openapi()["paths"]
+    routes = build(load_weights=load_nothing).openapi()["paths"]
     answers = {path for path, route in routes.items() if "generation" in route.get("post", {}).get("tags", ())}
     assert answers - {"/v1/messages/count_tokens"} == PATHS
 

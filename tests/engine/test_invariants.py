@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.engine.limits import Limits
-from app.engine.request import FinishReason, Request, RequestParams, Submission
-from app.engine.scheduler import Emission, Scheduler
+from app.engine.request import Emission, FinishReason, Request, RequestParams, Submission
+from app.engine.scheduler import Scheduler
 from model.batch import ChunkResult, StepOutput
 from tests.fakes import BYTES, FakeRunner, bits
 

@@ -1,7 +1,7 @@
 from app.engine.limits import Limits
 from app.engine.report import StepTimes, report, views_of
-from app.engine.request import DEADLINE, FinishReason, Request, RequestParams, Submission
-from app.engine.scheduler import Emission, Scheduler
+from app.engine.request import DEADLINE, Emission, FinishReason, Request, RequestParams, Submission
+from app.engine.scheduler import Scheduler
 from tests.fakes import BYTES, FakeRunner
 
 TIMES = StepTimes(started=4.0, ended=5.0)

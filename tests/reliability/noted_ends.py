@@ -15,8 +15,8 @@ from typing import TextIO
 
 from app.cli import main
 from app.engine.engine import Engine
-from app.engine.request import Request, TokenEvent
-from app.engine.scheduler import Emission, Scheduler
+from app.engine.request import Emission, Request, TokenEvent
+from app.engine.scheduler import Scheduler
 from model.batch import Batch
 
 Finish = Callable[[Scheduler, Request, TokenEvent], Emission]
