@@ -37,6 +37,7 @@ class MoeConfig:
     num_experts_per_token: int
     intermediate_size: int  # F of one expert
     norm_topk_prob: bool  # divide the chosen experts' weights by their sum
+    num_shared_experts: int = 0  # S: of the same size, for every token and with weight 1, beside those that are chosen
     dense_layers: frozenset[int] = frozenset()  # layers that have an ordinary MLP all the same
 
 

@@ -11,7 +11,7 @@ from model.batch import Runner
 from model.chat_template import ChatTemplate
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
-from model.formats.checkpoint import Checkpoint, GenerationDefaults
+from model.formats.checkpoint import Checkpoint, GenerationDefaults, WeightTensor
 from model.options import DEFAULT_MODEL_NAME, LoadOptions
 from model.tokenizer import Tokenizer
 
@@ -71,6 +71,30 @@ def read_parts(path: Path, options: LoadOptions) -> Parts:
     """Of the model at `path`, with the tokenizer that the options name. Raises ModelError."""
     parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
     return replace(parts, tokenizer=fit_vocabulary(parts.tokenizer, parts.checkpoint))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Without a tokenizer, whether there is one or not. Raises ModelError."""
+    match detect_format(path):
+        case Format.GGUF:
+            from model.formats import gguf
+
+            return gguf.read(path)
+        case Format.HUGGING_FACE:
+            from model.formats import huggingface
+
+            return huggingface.read(path)
+        case Format.MINIMIND:
+            from model.formats import minimind
+
+            return minimind.read(path)
+
+
+def read_pth(path: Path) -> dict[str, WeightTensor]:
+    """Every tensor of a PyTorch file, whatever it is of. Raises ModelError."""
+    from model.formats import minimind
+
+    return minimind.read_weights(path)
 
 
 def locate(options: LoadOptions) -> Path:

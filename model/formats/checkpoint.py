@@ -74,6 +74,7 @@ class Checkpoint:
     weights: Mapping[str, WeightTensor]  # by canonical name: ModelConfig.tensor_shapes
     eos_token_ids: frozenset[int] = frozenset()  # those the model's files name beyond the tokenizer's own
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
+    origin: str = ""  # what it was before it was read, for people: "MiniMind2", "GGUF llama"
 
     def __post_init__(self) -> None:
         self._check_tensors()
@@ -105,6 +106,11 @@ class Checkpoint:
             rope_frequencies(self.config.rope, self.config.head_dim, self.config.max_positions)
         except ValueError as error:
             raise ModelError(self.path, f"{error}.") from error
+
+    @property
+    def has_float16_matrices(self) -> bool:
+        """And no others."""
+        return {tensor.encoding for tensor in self.weights.values() if len(tensor.shape) > 1} == {"F16"}
 
     @property
     def num_parameters(self) -> int:

@@ -54,7 +54,12 @@ def read(path: Path) -> Checkpoint:
         raise ModelError(path, f"this is a checkpoint of {generation}; only MiniMind-3 can be served, so far.")
     resolved = resolve_tying({name: weight_from_torch(path, name, tensor) for name, tensor in tensors.items()})
     config = replace(_config(path, tensors), tie_word_embeddings=resolved.tied)
-    return Checkpoint(path=path, config=config, weights=resolved.weights)
+    return Checkpoint(path=path, config=config, weights=resolved.weights, origin=generation)
+
+
+def read_weights(path: Path) -> dict[str, WeightTensor]:
+    """Every tensor of the file, whatever it is of, without the prefixes of training. Raises ModelError."""
+    return {name: weight_from_torch(path, name, tensor) for name, tensor in _read_tensors(path).items()}
 
 
 def detect_generation(path: Path, tensors: Tensors) -> Generation:
