@@ -94,7 +94,9 @@ def add_options(parser: Parser, settings: type[PullSettings]) -> None:
         if option.group not in sections:
             sections[option.group] = parser.add_argument_group(option.group)
         word = option.name if option.is_word else option.flag
-        sections[option.group].add_argument(word, **_argument(option), **({} if option.is_word else {"dest": option.name}))
+        sections[option.group].add_argument(
+            word, **_argument(option), **({} if option.is_word else {"dest": option.name})
+        )
 
 
 def _argument(option: Option) -> dict[str, Any]:

@@ -60,9 +60,11 @@ def check_origin(origin: str) -> str:
     return origin
 
 
-def option(group: str, metavar: str, meaning: str, default: Any, *, said: str = "", flag: str = "", **bounds: Any) -> Any:
-    """A field with what its help needs: its heading, its value's stand-in, `said`, a default in words, and `flag`, where
-    that is not the field's name."""
+def option(
+    group: str, metavar: str, meaning: str, default: Any, *, said: str = "", flag: str = "", **bounds: Any
+) -> Any:
+    """A field with what its help needs: its heading, its value's stand-in, `said`, a default in words, and `flag`,
+    where that is not the field's name."""
     shown: dict[str, Any] = {"group": group, "metavar": metavar, "said": said, "flag": flag}
     return Field(default, description=meaning, json_schema_extra=shown, **bounds)
 

@@ -92,7 +92,9 @@ def _dimensions(config: ModelConfig) -> str:
 def _expert_rows(config: ModelConfig) -> Iterator[Row]:
     if moe := config.moe:
         shared = f", and {moe.num_shared_experts} shared" if moe.num_shared_experts else ""
-        chosen = f"{moe.num_experts} of feed-forward {moe.intermediate_size}, {moe.num_experts_per_token} for each token"
+        chosen = (
+            f"{moe.num_experts} of feed-forward {moe.intermediate_size}, {moe.num_experts_per_token} for each token"
+        )
         yield "experts", f"{chosen}{shared}"
 
 
@@ -143,4 +145,6 @@ def _generation_rows(description: Description) -> Iterator[Row]:
 
 def _adapters(description: Description) -> Iterator[str]:
     for adapter in description.adapters:
-        yield f"{adapter.path}: " + (f"fits, rank {adapter.rank}" if adapter.rank else f"does not fit: {adapter.problem}")
+        yield f"{adapter.path}: " + (
+            f"fits, rank {adapter.rank}" if adapter.rank else f"does not fit: {adapter.problem}"
+        )

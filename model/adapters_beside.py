@@ -1,5 +1,5 @@
-"""LoRA adapters that MiniMind's training leaves beside a model's checkpoint, and which of them are for this one: by names
-and shapes alone. What they do to a model is not this module's business.
+"""LoRA adapters that MiniMind's training leaves beside a model's checkpoint, and which of them are for this one: by
+names and shapes alone. What they do to a model is not this module's business.
 """
 
 import re
@@ -27,9 +27,8 @@ def find_adapters(checkpoint: Checkpoint) -> tuple[AdapterBeside, ...]:
     """Those that are named for a model of this width, `lora_<name>_<hidden>….pth`."""
     path, config = checkpoint.path, checkpoint.config
     place = path if path.is_dir() else path.parent
-    files = sorted(
-        file for folder in FOLDERS for file in (place / folder).glob(f"lora_*_{config.hidden_size}*.pth")
-    )
+    pattern = f"lora_*_{config.hidden_size}*.pth"
+    files = (file for folder in FOLDERS for file in sorted((place / folder).glob(pattern)))
     return tuple(_look_at(file, config) for file in files)
 
 
@@ -41,7 +40,7 @@ def _look_at(path: Path, config: ModelConfig) -> AdapterBeside:
 
 
 def _rank(path: Path, tensors: Mapping[str, WeightTensor], config: ModelConfig) -> int:
-    """Of B A, which is added to a matrix [N, K]: A is [rank, K], B is [N, rank]. Raises ModelError if it does not fit."""
+    """Of B A, which is added to a matrix [N, K]: A is [rank, K], B is [N, rank]. Raises ModelError where one is not."""
     shapes = dict(config.tensor_shapes())
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in tensors.items():

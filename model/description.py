@@ -1,5 +1,5 @@
-"""What a checkpoint is, as facts for a person or a program: read off its names, shapes and settings. Tensors stay mapped;
-no backend is asked, and a tokenizer need not be there.
+"""What a checkpoint is, as facts for a person or a program: read off its names, shapes and settings. Tensors stay
+mapped; no backend is asked, and a tokenizer need not be there.
 """
 
 import math
@@ -13,7 +13,7 @@ from model.config import ModelConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, GenerationDefaults
 from model.formats.huggingface_writer import huggingface_class
-from model.load import Format, Parts, detect_format, locate, read_checkpoint, read_parts
+from model.load import Parts, detect_format, locate, read_checkpoint, read_parts
 from model.native.options import KV_NAMES, KV_TYPES
 from model.options import LoadOptions
 from model.tokenizer import Tokenizer

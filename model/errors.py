@@ -24,7 +24,8 @@ class ExportError(ValueError):
 
 
 def shown(text: str) -> str:
-    """A file's text as a terminal may have it. Cut twice: what is escaped is longer, and what is enormous need not be escaped."""
+    """A file's text as a terminal may have it. Cut twice: what is escaped is longer, and what is enormous need not be
+    escaped."""
     return _shortened("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text)))
 
 

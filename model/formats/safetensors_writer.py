@@ -81,7 +81,8 @@ def _encoded(tensor: WeightTensor, encoding: str) -> np.ndarray:
     values = tensor.to_float32()
     if np.abs(values).max() > _LARGEST[encoding]:
         raise ModelError(
-            tensor.path, f"tensor '{tensor.file_name}' has values beyond what {encoding} holds; --dtype float32 has room."
+            tensor.path,
+            f"tensor '{tensor.file_name}' has values beyond what {encoding} holds; --dtype float32 has room.",
         )
     encoded: np.ndarray = quants.quantize(values, GGMLQuantizationType[encoding])
     return encoded

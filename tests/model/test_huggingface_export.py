@@ -153,7 +153,10 @@ def test_what_is_quantised_is_decoded(dtype, encoding, tmp_path):
             replace(QWEN3_MOE, moe=replace(QWEN3_MOE.moe, num_shared_experts=1)),  # type: ignore[type-var]
             "cannot be exported: its shared experts, which every token passes, have no place in Qwen3-MoE",
         ),
-        (replace(LLAMA, output_bias=True), r"such a model \(no experts, without norms of queries and keys, biases: output_bias\)"),
+        (
+            replace(LLAMA, output_bias=True),
+            r"such a model \(no experts, without norms of queries and keys, biases: output_bias\)",
+        ),
         (replace(QWEN3_MOE, qk_norm=False), r"such a model \(experts, without norms of queries and keys, biases: none"),
         (
             replace(LLAMA, rope=replace(LLAMA.rope, frequency_divisors=(2.0,) * 8)),
