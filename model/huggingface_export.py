@@ -68,7 +68,7 @@ def _whole(folder: Path) -> Iterator[Path]:
             unfinished = Path(beside, place.name)
             unfinished.mkdir()
             yield unfinished
-            if place.exists():
+            if place.exists():  # Windows renames onto nothing
                 place.rmdir()
             unfinished.rename(place)
     except OSError as error:

@@ -26,7 +26,7 @@ def random_tensor(shape: tuple[int, ...], encoding: str, seed: int = 0) -> Weigh
 
 def mixed() -> dict[str, WeightTensor]:
     return {
-        "odd": random_tensor((3,), "F16"),
+        "odd": random_tensor((4,), "F16"),
         "wide": random_tensor((7, 33), "F32"),
         "brain": random_tensor((5, 3), "BF16"),
         "quantised": random_tensor((9, 64), "Q8_0"),
