@@ -53,7 +53,7 @@ def _option(name: str, field: FieldInfo, prefix: str) -> Option:
     shown: Any = field.json_schema_extra
     return Option(
         name=name,
-        flag=shown["metavar"] if name in POSITIONAL else "--" + name.replace("_", "-"),
+        flag=shown["metavar"] if name in POSITIONAL else shown["flag"] or "--" + name.replace("_", "-"),
         environment=prefix + name.upper(),
         group=shown["group"],
         metavar=shown["metavar"],
@@ -101,7 +101,9 @@ def add_options(parser: Parser, settings: type[PullSettings]) -> None:
         if option.group not in sections:
             sections[option.group] = parser.add_argument_group(option.group)
         word = option.name if option.is_word else option.flag
-        sections[option.group].add_argument(word, **_argument(option))
+        sections[option.group].add_argument(
+            word, **_argument(option), **({} if option.is_word else {"dest": option.name})
+        )
 
 
 def _argument(option: Option) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.arguments import Parser, add_options, read_settings
 from app.listener import AddressError
-from app.settings import ExportSettings, PullSettings, ServeSettings
+from app.settings import ExportSettings, ExportTokenizerSettings, PullSettings, ServeSettings, ShowSettings
 from app.signals import INTERRUPTED, unwinding
 from app.version import installed_version
 from model.errors import ExportError, ModelError
@@ -30,7 +30,22 @@ def pull(settings: PullSettings) -> int:
     return 0
 
 
-def export_tokenizer(settings: ExportSettings) -> int:
+def show(settings: ShowSettings) -> int:
+    from app.show import show
+
+    show(settings.load_options(), as_json=settings.as_json)
+    return 0
+
+
+def export(settings: ExportSettings) -> int:
+    from model.huggingface_export import export
+
+    export(settings.load_options(), settings.folder, settings.dtype)
+    sys.stdout.write(f"{settings.folder}\n")
+    return 0
+
+
+def export_tokenizer(settings: ExportTokenizerSettings) -> int:
     from model.tokenizer_export import export_tokenizer
 
     export_tokenizer(settings.load_options(), settings.folder)
@@ -55,10 +70,12 @@ class Command:
 COMMANDS = (
     Command("serve", "Serve a model over HTTP, with OpenAI's API.", ServeSettings, serve),
     Command("pull", "Fetch the default model, check it, and print where it is.", PullSettings, pull),
+    Command("show", "Print what a model is: dimensions, memory, tokenizer, adapters that fit.", ShowSettings, show),
+    Command("export", "Write a model as a folder that transformers reads.", ExportSettings, export),
     Command(
         "export-tokenizer",
-        "Write a model's tokenizer as a folder that transformers reads.",
-        ExportSettings,
+        "Write a model's tokenizer alone as such a folder.",
+        ExportTokenizerSettings,
         export_tokenizer,
     ),
 )

@@ -67,15 +67,18 @@ def check_origin(origin: str) -> str:
     return origin
 
 
-def option(group: str, metavar: str, meaning: str, default: Any, *, said: str = "", **bounds: Any) -> Any:
-    """A field with what its help needs: its heading, its value's stand-in, and `said`, a default in words."""
-    shown: dict[str, Any] = {"group": group, "metavar": metavar, "said": said}
+def option(
+    group: str, metavar: str, meaning: str, default: Any, *, said: str = "", flag: str = "", **bounds: Any
+) -> Any:
+    """A field with what its help needs: its heading, its value's stand-in, `said`, a default in words, and `flag`,
+    where that is not the field's name."""
+    shown: dict[str, Any] = {"group": group, "metavar": metavar, "said": said, "flag": flag}
     return Field(default, description=meaning, json_schema_extra=shown, **bounds)
 
 
 def word(metavar: str, meaning: str) -> Any:
     """A field that is not an option: it is always given, on the command line."""
-    return Field(description=meaning, json_schema_extra={"group": "Words", "metavar": metavar, "said": ""})
+    return Field(description=meaning, json_schema_extra={"group": "Words", "metavar": metavar, "said": "", "flag": ""})
 
 
 Folder = Annotated[Path, AfterValidator(check_folder)]

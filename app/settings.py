@@ -38,11 +38,10 @@ class PullSettings(BaseSettings):
     )
 
 
-class ExportSettings(PullSettings):
-    """Words and options of `slotwise export-tokenizer`."""
+class ModelSettings(PullSettings):
+    """What commands about a model ask that start no server."""
 
     model: Text = word("MODEL", "As for serve; the word default is the model that slotwise fetches.")
-    folder: Path = word("DIR", "The folder to write, new or empty or written by this command before.")
     tokenizer: Text | None = option(
         "Model",
         "FOLDER",
@@ -53,6 +52,30 @@ class ExportSettings(PullSettings):
 
     def load_options(self) -> LoadOptions:
         return LoadOptions(model=self.model, tokenizer=self.tokenizer, cache_dir=self.cache_dir)
+
+
+class ShowSettings(ModelSettings):
+    """Words and options of `slotwise show`."""
+
+    as_json: bool = option("Output", "", "As JSON, for programs.", False, flag="--json")
+
+
+class ExportSettings(ModelSettings):
+    """Words and options of `slotwise export`."""
+
+    folder: Path = word("DIR", "The folder to write, new or empty.")
+    dtype: DTypeName = option(
+        "Output",
+        "TYPE",
+        "Of the weights: float32, bfloat16 or float16; auto: as stored, and float16 for what is quantised.",
+        "auto",
+    )
+
+
+class ExportTokenizerSettings(ModelSettings):
+    """Words and options of `slotwise export-tokenizer`."""
+
+    folder: Path = word("DIR", "The folder to write, new or empty or written by this command before.")
 
 
 class ServeSettings(PullSettings):

@@ -12,19 +12,20 @@ class ModelError(ValueError):
 
     def __init__(self, path: Path | str, problem: str) -> None:
         self.path = Path(path)
-        self.problem = _shown(problem)
-        super().__init__(f"{_shown(str(path))}: {self.problem}")
+        self.problem = shown(problem)
+        super().__init__(f"{shown(str(path))}: {self.problem}")
 
 
 class ExportError(ValueError):
     """A folder that is not written to. The message names it and says what would be right."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{_shown(str(path))}: {_shown(problem)}")
+        super().__init__(f"{shown(str(path))}: {shown(problem)}")
 
 
-def _shown(text: str) -> str:
-    """Cut twice: what is escaped is longer, and what is enormous need not be escaped."""
+def shown(text: str) -> str:
+    """A file's text as a terminal may have it. Cut twice: what is escaped is longer, and what is enormous need not be
+    escaped."""
     return _shortened("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text)))
 
 

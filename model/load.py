@@ -12,7 +12,7 @@ from model.chat_template import ChatTemplate
 from model.config import ModelConfig
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
-from model.formats.checkpoint import Checkpoint, GenerationDefaults
+from model.formats.checkpoint import Checkpoint, GenerationDefaults, WeightTensor
 from model.formats.json_object import JsonObject
 from model.formats.minimind_yarn import scaled
 from model.options import DEFAULT_MODEL_NAME, LoadOptions
@@ -89,6 +89,13 @@ def read_parts(path: Path, options: LoadOptions) -> Parts:
 def with_rope_scaling(checkpoint: Checkpoint, options: LoadOptions) -> Checkpoint:
     """As the options have it, where they do. Raises ModelError."""
     return scaled(checkpoint) if options.rope_scaling == "minimind-yarn" else checkpoint
+
+
+def read_pth(path: Path) -> dict[str, WeightTensor]:
+    """Every tensor of a PyTorch file, whatever it is of. Raises ModelError."""
+    from model.formats import minimind
+
+    return minimind.read_state(path)
 
 
 def locate(options: LoadOptions) -> Path:

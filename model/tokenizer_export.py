@@ -29,7 +29,7 @@ def write(parts: Parts, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _require_free(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as unfinished:
-            for name, text in _contents(parts).items():
+            for name, text in contents(parts).items():
                 Path(unfinished, name).write_text(text, "utf-8")
             for name in (TOKENIZER, CONFIG):
                 os.replace(Path(unfinished, name), folder / name)
@@ -50,7 +50,8 @@ def _is_export(config: Path) -> bool:
         return False
 
 
-def _contents(parts: Parts) -> dict[str, str]:
+def contents(parts: Parts) -> dict[str, str]:
+    """Text by file name."""
     return {
         TOKENIZER: parts.tokenizer.backend.to_str(pretty=True),
         CONFIG: json.dumps(_config(parts), ensure_ascii=False, indent=2) + "\n",

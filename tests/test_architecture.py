@@ -80,7 +80,8 @@ LIBRARIES = {
     ("numpy",): ("model", "app.bench"),
     ("gguf", "safetensors", "tokenizers", "jinja2"): ("model",),
     ("pydantic",): ("app.api", "app.bench", "app.settings", "app.option_values", "app.key_file", "app.arguments"),
-    ("rich", "plotly"): ("app.bench",),
+    ("rich",): ("app.bench", "app.show"),
+    ("plotly",): ("app.bench",),
     ("pydantic_settings",): ("app.settings", "app.option_values"),
     ("transformers",): (),
 }

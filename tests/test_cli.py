@@ -1,5 +1,6 @@
 """The command itself: what it costs to ask for help, and what its exit statuses say."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,12 +14,18 @@ from app.listener import AddressError
 from app.version import installed_version
 from model import default_model
 from model.errors import ModelError
+from tests.model.gguf_files import small_config, write_gguf
+from tests.model.test_load import write_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", "--version", "serve --help", "pull --help", "serve --port x", "export-tokenizer --help"]
+    "line",
+    [
+        *("--help", "--version", "serve --help", "pull --help", "serve --port x"),
+        *("show --help", "export --help", "export-tokenizer --help"),
+    ],
 )
 def test_what_runs_nothing_imports_nothing_heavy(line):
     program = (
@@ -74,6 +81,10 @@ def test_no_command_is_answered_with_help(capsys):
             ["export-tokenizer", "a", "b", "--tokeniser", "c"],
             "slotwise export-tokenizer: error: there is no option --tokeniser; did you mean --tokenizer?",
         ),
+        (["show"], "slotwise show: error: the following arguments are required: MODEL"),
+        (["show", "a", "--jsn"], "slotwise show: error: there is no option --jsn; did you mean --json?"),
+        (["export", "a"], "slotwise export: error: the following arguments are required: DIR"),
+        (["export", "a", "b", "--dtype", "int8"], "slotwise export: error: --dtype int8: must be 'auto', 'float32', "),
         (["--nothing", "serve"], "slotwise serve: error: there is no option --nothing"),
         (["pull", "--cache-dir"], "slotwise pull: error: argument --cache-dir: expected one argument"),
     ],
@@ -86,6 +97,17 @@ def test_a_command_line_with_a_mistake_ends_with_status_2(words, message, capsys
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+def test_export_prints_the_folder_and_nothing_else(capsys, tmp_path):
+    path = write_gguf(tmp_path / "small.gguf", small_config())
+    words = ["export", str(path), str(tmp_path / "export"), "--tokenizer", str(write_tokenizer(tmp_path / "t"))]
+
+    assert cli.main([*words, "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'export'}\n"
+    assert json.loads((tmp_path / "export" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"slotwise export: error: {tmp_path / 'export'}: is there already")
 
 
 def test_pull_prints_the_path_and_nothing_else(monkeypatch, capsys, tmp_path):

@@ -108,5 +108,10 @@ class Checkpoint:
             raise ModelError(self.path, f"{error}.") from error
 
     @property
+    def has_float16_matrices(self) -> bool:
+        """And no others."""
+        return {tensor.encoding for tensor in self.weights.values() if len(tensor.shape) > 1} == {"F16"}
+
+    @property
     def num_parameters(self) -> int:
         return sum(int(np.prod(tensor.shape)) for tensor in self.weights.values())

@@ -19,7 +19,7 @@ MOST_LAYERS = MOST_EXPERTS = 512  # as in GGUF files; a lie about these would ot
 
 
 @dataclass(frozen=True, slots=True)
-class _Architecture:
+class Architecture:
     """What a class of transformers fixes, and its defaults for keys that a config may leave out."""
 
     name: str
@@ -34,11 +34,11 @@ class _Architecture:
     moe: bool = False
 
 
-_ARCHITECTURES = {
-    "LlamaForCausalLM": _Architecture("llama", "llama", 2048, None, mlp_bias_key=True, sliding_window_switch=False),
-    "Qwen2ForCausalLM": _Architecture("qwen2", "qwen2", 32768, 32, fixed_qkv_bias=True),
-    "Qwen3ForCausalLM": _Architecture("qwen3", "qwen3", 32768, 32, head_dim=128, qk_norm=True),
-    "Qwen3MoeForCausalLM": _Architecture("qwen3moe", "qwen3_moe", 32768, 4, qk_norm=True, moe=True),
+ARCHITECTURES = {
+    "LlamaForCausalLM": Architecture("llama", "llama", 2048, None, mlp_bias_key=True, sliding_window_switch=False),
+    "Qwen2ForCausalLM": Architecture("qwen2", "qwen2", 32768, 32, fixed_qkv_bias=True),
+    "Qwen3ForCausalLM": Architecture("qwen3", "qwen3", 32768, 32, head_dim=128, qk_norm=True),
+    "Qwen3MoeForCausalLM": Architecture("qwen3moe", "qwen3_moe", 32768, 4, qk_norm=True, moe=True),
 }
 
 # Keys that change the arithmetic without leaving a trace among the tensors, and the one value that changes nothing.
@@ -92,20 +92,20 @@ def read_config(folder: Path) -> ModelConfig:
     )
 
 
-def _architecture(config: JsonObject) -> _Architecture:
+def _architecture(config: JsonObject) -> Architecture:
     """By class; by model type where no class is named. The two must agree: with another model type transformers, which
     goes by it, would run another model."""
     model_type = config.text("model_type", "") or None
     name = _class_name(config)
-    if name not in _ARCHITECTURES:
-        raise ModelError(config.path, f"the architecture {name} is unknown; known are {', '.join(_ARCHITECTURES)}.")
-    if model_type not in (None, _ARCHITECTURES[name].model_type):
-        raise config.wrong("model_type", f"{_ARCHITECTURES[name].model_type}, as architectures names {name}")
-    return _ARCHITECTURES[name]
+    if name not in ARCHITECTURES:
+        raise ModelError(config.path, f"the architecture {name} is unknown; known are {', '.join(ARCHITECTURES)}.")
+    if model_type not in (None, ARCHITECTURES[name].model_type):
+        raise config.wrong("model_type", f"{ARCHITECTURES[name].model_type}, as architectures names {name}")
+    return ARCHITECTURES[name]
 
 
 def _class_name(config: JsonObject) -> str:
-    by_type = {architecture.model_type: name for name, architecture in _ARCHITECTURES.items()}
+    by_type = {architecture.model_type: name for name, architecture in ARCHITECTURES.items()}
     names, model_type = config.texts("architectures"), config.text("model_type", "")
     return names[0] if names else by_type.get(model_type, f"(model type {model_type or None})")
 
@@ -125,7 +125,7 @@ def refuse_other_arithmetic(config: JsonObject, neutral: Mapping[str, Any]) -> N
             raise ModelError(config.path, f"layer_types names {layer_type}; only full_attention can be served.")
 
 
-def _num_kv_heads(config: JsonObject, architecture: _Architecture, num_heads: int) -> int:
+def _num_kv_heads(config: JsonObject, architecture: Architecture, num_heads: int) -> int:
     is_null = "num_key_value_heads" in config.values and not config.has("num_key_value_heads")
     default = None if is_null else architecture.num_kv_heads
     num_kv_heads = config.integer("num_key_value_heads", default or num_heads)

@@ -43,5 +43,4 @@ def choose_dtype(name: DTypeName, checkpoint: Checkpoint, device: torch.device) 
         return DTYPES[name]
     if device.type == "cpu":
         return torch.float32
-    encodings = {tensor.encoding for tensor in checkpoint.weights.values() if len(tensor.shape) > 1}
-    return torch.float16 if encodings == {"F16"} else torch.bfloat16
+    return torch.float16 if checkpoint.has_float16_matrices else torch.bfloat16
