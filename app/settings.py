@@ -71,6 +71,9 @@ class ServeSettings(PullSettings):
         None,
         said="beside the model",
     )
+    merge_lora: Text | None = option(
+        "Model", "PATH", "LoRA adapter to merge into the model: MiniMind's .pth file, or PEFT's folder.", None
+    )
     served_model_name: Names = option(
         "Model", "NAME", "What clients call the model; several: repeat it, or put commas.", (), said="the file's"
     )
@@ -173,6 +176,7 @@ class ServeSettings(PullSettings):
         return LoadOptions(
             model=self.model,
             tokenizer=self.tokenizer,
+            merge_lora=self.merge_lora,
             backend=self.backend,
             device=self.device,
             dtype=self.dtype,

@@ -11,6 +11,8 @@ from model.batch import Runner
 from model.chat_template import ChatTemplate
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
+from model.formats import minimind_lora, peft
+from model.formats.adapter import Adapter, merge
 from model.formats.checkpoint import Checkpoint, GenerationDefaults
 from model.options import DEFAULT_MODEL_NAME, LoadOptions
 from model.tokenizer import Tokenizer
@@ -53,7 +55,7 @@ def load(options: LoadOptions) -> LoadedModel:
     """Raises ModelError for whatever cannot be served."""
     path = locate(options)
     parts = read_parts(path, options)
-    checkpoint, tokenizer = parts.checkpoint, parts.tokenizer
+    checkpoint, tokenizer = merge_adapter(parts.checkpoint, options), parts.tokenizer
     return LoadedModel(
         name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
         path=path,
@@ -71,6 +73,26 @@ def read_parts(path: Path, options: LoadOptions) -> Parts:
     """Of the model at `path`, with the tokenizer that the options name. Raises ModelError."""
     parts = read(path, _expanded(options.tokenizer) if options.tokenizer else None)
     return replace(parts, tokenizer=fit_vocabulary(parts.tokenizer, parts.checkpoint))
+
+
+def merge_adapter(checkpoint: Checkpoint, options: LoadOptions) -> Checkpoint:
+    """With the adapter in it that the options name, if they name one. Raises ModelError."""
+    if options.merge_lora is None:
+        return checkpoint
+    return merge(checkpoint, read_adapter("", _expanded(options.merge_lora), checkpoint))
+
+
+def read_adapter(name: str, path: Path, checkpoint: Checkpoint) -> Adapter:
+    """For that model. By contents: a folder is PEFT's, a file MiniMind's. Raises ModelError."""
+    if not path.exists():
+        raise ModelError(path, "there is no such file or folder; a LoRA adapter was to be there.")
+    if path.is_dir():
+        return peft.read(name, path, checkpoint.config)
+    if detect_format(path) is not Format.MINIMIND:
+        raise ModelError(path, "is no LoRA adapter: neither a .pth file of MiniMind nor a folder of PEFT.")
+    from model.formats import minimind
+
+    return minimind_lora.build(name, path, checkpoint.config, minimind.read_weights(path))
 
 
 def locate(options: LoadOptions) -> Path:

@@ -20,6 +20,7 @@ class LoadOptions:
 
     model: str = DEFAULT_MODEL_NAME  # or a path: a GGUF file, a Hugging Face folder, a MiniMind .pth
     tokenizer: str | None = None  # folder of tokenizer.json, for a model that comes without one
+    merge_lora: str | None = None  # of one adapter: it becomes part of the model
     backend: BackendName = "auto"
     device: DeviceName = "auto"
     dtype: DTypeName = "auto"

@@ -75,6 +75,7 @@ def test_the_defaults_are_those_of_the_documentation():
     [
         ("model", "a.gguf", "a.gguf"),
         ("tokenizer", "folder", "folder"),
+        ("merge_lora", "tuned.pth", "tuned.pth"),
         ("served_model_name", "a,b", ("a", "b")),
         ("host", "0.0.0.0", "0.0.0.0"),
         ("port", "9000", 9000),
@@ -246,6 +247,7 @@ def test_what_concerns_loading_reaches_the_loader():
     settings = ServeSettings(
         model="m",
         tokenizer="t",
+        merge_lora="a",
         backend="torch",
         device="cpu",
         dtype="float32",
@@ -263,7 +265,7 @@ def test_what_concerns_loading_reaches_the_loader():
 
     options = settings.load_options()
 
-    words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16")
+    words = ("m", "t", "a", "torch", "cpu", "float32", "int8", "bfloat16")
     assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"))
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)

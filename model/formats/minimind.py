@@ -57,6 +57,11 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path=path, config=config, weights=resolved.weights)
 
 
+def read_weights(path: Path) -> dict[str, WeightTensor]:
+    """Every tensor of the file, whatever it is of, without the prefixes of training. Raises ModelError."""
+    return {name: weight_from_torch(path, name, tensor) for name, tensor in _read_tensors(path).items()}
+
+
 def detect_generation(path: Path, tensors: Tensors) -> Generation:
     """By the names of the tensors: query norms are MiniMind-3's alone, and the first generations had Meta's names.
     Of these v1 has half as many key-value heads as query heads, the later one a quarter."""
@@ -68,7 +73,7 @@ def detect_generation(path: Path, tensors: Tensors) -> Generation:
         keys = tensors["layers.0.attention.wk.weight"]
         return "MiniMind-v1" if 2 * keys.shape[0] == keys.shape[-1] else "MiniMind2 of early 2025"
     if any(".lora." in name for name in tensors):
-        raise ModelError(path, "this is a LoRA adapter, not a model; merge it into its model first.")
+        raise ModelError(path, "this is a LoRA adapter, not a model; name its model, and this with --merge-lora.")
     raise ModelError(path, "this is no MiniMind checkpoint: it has no first layer under any of MiniMind's names.")
 
 

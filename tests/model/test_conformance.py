@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model.default_model import find_or_fetch
 from model.formats import gguf, huggingface, minimind
+from model.formats.adapter import merge
 from model.formats.checkpoint import Checkpoint
-from model.load import load
+from model.load import load, read_adapter
 from model.options import LoadOptions
 from model.torch_backend.runner import TorchOptions, TorchRunner
 from tests.model.gguf_files import small_config, write_gguf
@@ -132,5 +133,19 @@ def test_minimind_3_computes_what_its_own_code_does(name: str, golden: str, devi
     for row, prompt, answer in zip(rows, prompts, answers, strict=True):
         positions = expected[f"positions_{row}"]
         ours = read_one_by_one(runner, prompt)[positions]
+        torch.testing.assert_close(ours, expected[f"logits_{row}"], rtol=0, atol=TOLERANCE)
+        assert answer.tolist() == expected[f"greedy_{row}"].tolist()
+
+
+@needs_minimind
+def test_a_merged_adapter_computes_what_minimind_does_with_it(device: str) -> None:
+    adapter = read_adapter("x", GOLDEN / "v3-lora/lora_x_64.pth", golden_checkpoint("v3"))
+    runner = make_runner(merge(golden_checkpoint("v3"), adapter), device)
+    expected = load_file(GOLDEN / "v3-lora/expected.safetensors")
+    rows = ["0", "1", "2", "long"]
+    prompts = [expected[f"input_ids_{row}"].tolist() for row in rows]
+    answers, _ = answer_greedily(runner, prompts, 24)
+    for row, prompt, answer in zip(rows, prompts, answers, strict=True):
+        ours = read_one_by_one(runner, prompt)[expected[f"positions_{row}"]]
         torch.testing.assert_close(ours, expected[f"logits_{row}"], rtol=0, atol=TOLERANCE)
         assert answer.tolist() == expected[f"greedy_{row}"].tolist()

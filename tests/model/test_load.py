@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -14,7 +16,19 @@ from model import load as loading
 from model.batch import Batch, Chunk, GrownSlot, OpenedSlot, SamplingParams
 from model.default_model import DEFAULT_MODEL, pull
 from model.errors import ModelError
-from model.load import Format, LoadOptions, build_runner, detect_format, find_model, fit_vocabulary, load, read
+from model.formats import gguf
+from model.load import (
+    Format,
+    LoadOptions,
+    build_runner,
+    detect_format,
+    find_model,
+    fit_vocabulary,
+    load,
+    read,
+    read_adapter,
+)
+from tests.model.adapters import matrices_of, minimind_state, save_peft
 from tests.model.gguf_files import small_config, write_gguf
 from tests.model.hf_models import edit_json, save_random_model
 from tests.model.minimind_data import EXPORTS, GOLDEN, MINIMIND, needs_minimind
@@ -252,6 +266,37 @@ def test_a_text_ends_where_tokenizer_or_checkpoint_says(tmp_path, no_runner):
 
     assert loaded.eos_token_ids == {3, 5, *loaded.tokenizer.encode("a")}
     assert loaded.generation.temperature == 0.7
+
+
+@pytest.mark.parametrize("kind", ["MiniMind", "PEFT"])
+def test_an_adapter_of_either_kind_is_merged(kind, gguf_file, tmp_path, monkeypatch):
+    """Into the matrices of a quantised file, which are floats from then on."""
+    config = gguf.read(gguf_file).config
+    path = tmp_path / "adapter"
+    if kind == "PEFT":
+        save_peft(path, config, {"r": 2, "lora_alpha": 2}, ("q_proj", "o_proj"))
+    else:
+        torch.save(minimind_state(config), path)
+    built = []
+    monkeypatch.setattr(loading, "build_runner", lambda checkpoint, options: built.append(checkpoint))
+
+    folder = str(write_tokenizer(tmp_path / "tokenizer"))
+    load(LoadOptions(model=str(gguf_file), tokenizer=folder, merge_lora=str(path)))
+
+    before, after = gguf.read(gguf_file).weights, built[0].weights
+    changed = {name for name in before if not np.array_equal(before[name].data, after[name].data)}
+    assert changed == matrices_of(config, ("q_proj", "o_proj")).keys()
+    assert {after[name].encoding for name in changed} == {"F32"}
+
+
+def test_what_is_no_adapter_is_refused(gguf_file, tmp_path):
+    checkpoint = gguf.read(gguf_file)
+    with pytest.raises(ModelError, match="small.gguf: is no LoRA adapter: neither"):
+        read_adapter("x", gguf_file, checkpoint)
+    with pytest.raises(ModelError, match="nowhere: there is no such file or folder; a LoRA adapter"):
+        read_adapter("x", tmp_path / "nowhere", checkpoint)
+    with pytest.raises(ModelError, match="adapter_config.json: cannot be read"):
+        read_adapter("x", tmp_path, checkpoint)
 
 
 def test_the_runner_is_what_was_asked_for(gguf_file, tmp_path):
