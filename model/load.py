@@ -14,7 +14,7 @@ from model.errors import ModelError
 from model.formats import minimind_lora, peft
 from model.formats.adapter import Adapter, merge
 from model.formats.checkpoint import Checkpoint, GenerationDefaults
-from model.options import DEFAULT_MODEL_NAME, LoadOptions
+from model.options import DEFAULT_MODEL_NAME, AdapterOption, LoadOptions
 from model.tokenizer import Tokenizer
 
 GGUF_MAGIC = b"GGUF"
@@ -40,6 +40,8 @@ class LoadedModel:
     eos_token_ids: frozenset[int]
     architecture: str
     num_parameters: int
+    merged: str | None = None  # the adapter that is part of the model
+    adapters: tuple[AdapterOption, ...] = ()  # the runner's number 1 is the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,15 @@ def load(options: LoadOptions) -> LoadedModel:
     return LoadedModel(
         name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
         path=path,
-        runner=build_runner(checkpoint, options),
+        runner=build_runner(checkpoint, options, read_adapters(checkpoint, options)),
         tokenizer=tokenizer,
         chat_template=parts.chat_template,
         generation=checkpoint.generation,
         eos_token_ids=tokenizer.eos_token_ids | checkpoint.eos_token_ids,
         architecture=checkpoint.config.architecture,
         num_parameters=checkpoint.num_parameters,
+        merged=options.merge_lora,
+        adapters=options.lora,
     )
 
 
@@ -80,6 +84,14 @@ def merge_adapter(checkpoint: Checkpoint, options: LoadOptions) -> Checkpoint:
     if options.merge_lora is None:
         return checkpoint
     return merge(checkpoint, read_adapter("", _expanded(options.merge_lora), checkpoint))
+
+
+def read_adapters(checkpoint: Checkpoint, options: LoadOptions) -> list[Adapter]:
+    """Those that are to be served beside the model. Raises ModelError."""
+    adapters = [read_adapter(option.name, _expanded(option.path), checkpoint) for option in options.lora]
+    for adapter in adapters:
+        adapter.require_servable()
+    return adapters
 
 
 def read_adapter(name: str, path: Path, checkpoint: Checkpoint) -> Adapter:

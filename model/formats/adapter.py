@@ -3,6 +3,7 @@ so that the product is W x + B (A x). Checked against the model that it is for. 
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from model.formats.checkpoint import Checkpoint, WeightTensor
 
 log = logging.getLogger(__name__)
 
+_SERVABLE = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight")
 EMBEDDING = "model.embed_tokens.weight"  # rows are looked up there, not multiplied
 
 
@@ -36,6 +38,18 @@ class Adapter:
     name: str
     path: Path
     pairs: Mapping[str, LowRank]  # by the canonical name of the weight (ModelConfig.tensor_shapes)
+
+    @property
+    def num_bytes(self) -> int:
+        """In float32."""
+        return sum(pair.a.nbytes + pair.b.nbytes for pair in self.pairs.values())
+
+    def require_servable(self) -> None:
+        """Raises ModelError where it changes a matrix beside which no backend has room for it."""
+        for weight in self.pairs:
+            if not _SERVABLE.fullmatch(weight):
+                problem = f"changes {weight}, which is possible only where it is merged into the model (--merge-lora)."
+                raise ModelError(self.path, problem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,9 @@ def detect_generation(path: Path, tensors: Tensors) -> Generation:
         keys = tensors["layers.0.attention.wk.weight"]
         return "MiniMind-v1" if 2 * keys.shape[0] == keys.shape[-1] else "MiniMind2 of early 2025"
     if any(".lora." in name for name in tensors):
-        raise ModelError(path, "this is a LoRA adapter, not a model; name its model, and this with --merge-lora.")
+        raise ModelError(
+            path, "this is a LoRA adapter, not a model; name its model, and this with --merge-lora or --lora."
+        )
     raise ModelError(path, "this is no MiniMind checkpoint: it has no first layer under any of MiniMind's names.")
 
 

@@ -195,7 +195,7 @@ public:
     // A request whose results have no room for what is to be said of its targets.
     bool refuses(const Request& request) {
         const auto length = static_cast<int32_t>(request.prompt.size());
-        const sw_opened opened = {request.slot, length, 1, request.slot + 1, request.sampling};
+        const sw_opened opened = {request.slot, length, 1, 0, request.slot + 1, request.sampling};
         const sw_blocks blocks = {request.slot, BLOCKS_PER_SLOT, request.block_ids.data()};
         const sw_chunk chunk = next_chunk(request, length);
         const sw_batch batch = {nullptr, 0, &opened, 1, &blocks, 1, &chunk, 1};
