@@ -1,5 +1,5 @@
 """`python -m tests.peers.adapters [native|torch]`: what adapters cost in a decode step of 32 rows, on a random model of
-MiniMind-3's shape: all rows without one, all with the same, and with eight by turns. The three kinds of steps alternate,
+MiniMind-3's shape: all rows without one, all with the same, and with eight in turn. The kinds of steps take turns
 so that what else the machine does falls on all of them; ratios of their medians are printed, and no times.
 """
 
