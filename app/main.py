@@ -19,7 +19,7 @@ from app.api.access import Access
 from app.api.app import create_app
 from app.api.metrics import Metrics
 from app.api.rollouts import LoadWeights
-from app.api.served import ServedModel
+from app.api.served import ServedAdapter, ServedModel
 from app.banner import Banner
 from app.engine.detokenizer import Vocabulary
 from app.engine.engine import Engine
@@ -33,6 +33,7 @@ from app.signals import ending_at_once
 from app.version import installed_version
 from app.weights import WeightsFolder
 from model.batch import SamplingParams
+from model.errors import ModelError
 from model.load import LoadedModel, load, locate
 from model.self_test import SelfTest, warm_up
 
@@ -133,10 +134,13 @@ def limits_of(settings: ServeSettings) -> Limits:
 
 
 def describe(settings: ServeSettings, loaded: LoadedModel, self_test: SelfTest) -> ServedModel:
-    """The model as the API sees it."""
+    """The model as the API sees it. Raises ModelError where an adapter has its name."""
+    names = settings.served_model_name or (loaded.name,)
+    if taken := next((adapter.name for adapter in loaded.adapters if adapter.name in names), None):
+        raise ModelError(loaded.path, f"is called {taken}, like one of its adapters (--lora); name it another way.")
     recommended = {name: value for name, value in asdict(loaded.generation).items() if value is not None}
     return ServedModel(
-        names=settings.served_model_name or (loaded.name,),
+        names=names,
         root=str(loaded.path),
         created=int(time.time()),
         max_model_len=loaded.runner.info.max_model_len,
@@ -148,6 +152,7 @@ def describe(settings: ServeSettings, loaded: LoadedModel, self_test: SelfTest) 
         is_batch_invariant=self_test.is_batch_invariant,
         invariance_remark=self_test.remark,
         defaults=SamplingParams(**recommended),
+        adapters=tuple(ServedAdapter(adapter.name, adapter.path) for adapter in loaded.adapters),
     )
 
 
@@ -175,6 +180,7 @@ def fingerprint(loaded: LoadedModel, self_test: SelfTest) -> str:
         *(loaded.name, loaded.architecture, loaded.num_parameters, installed_version()),
         *(info.backend, info.device, info.dtype, info.kv_dtype, info.vocab_size),
         *(info.instruction_set, num_threads, self_test.is_batch_invariant is not False),
+        *(loaded.merged, *loaded.adapters),
     )
     return "fp_" + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 

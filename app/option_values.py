@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from app.key_file import KeyFile, check_key
+from model.options import AdapterOption
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(?:([kmgt])i?)?b?", re.IGNORECASE)
@@ -82,6 +83,18 @@ def word(metavar: str, meaning: str) -> Any:
 
 
 Folder = Annotated[Path, AfterValidator(check_folder)]
+
+
+def parse_adapter(text: object) -> object:
+    """`name=path` → both."""
+    if not isinstance(text, str):
+        return text
+    name, sign, path = (part.strip() for part in text.partition("="))
+    if not (sign and name and path and text.isprintable()):
+        raise ValueError("must be NAME=PATH, such as poet=out/lora_poet_768.pth")
+    return AdapterOption(name, path)
+
+
 Text = Annotated[str, AfterValidator(check_text)]
 Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -89,4 +102,7 @@ Names = Annotated[tuple[Text, ...], NoDecode, BeforeValidator(split_list)]
 Key = Annotated[SecretStr, BeforeValidator(check_key)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(check_origin)], ...], NoDecode, BeforeValidator(split_list)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(split_list)]
+Adapters = Annotated[
+    tuple[Annotated[AdapterOption, BeforeValidator(parse_adapter)], ...], NoDecode, BeforeValidator(split_list)
+]
 ReadKeyFile = Annotated[Annotated[KeyFile, BeforeValidator(KeyFile.read)] | None, NoDecode]

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.key_file import NamedKey
-from app.option_values import Count, Folder, Keys, Names, Origins, ReadKeyFile, Size, Text, option, word
+from app.option_values import Adapters, Count, Folder, Keys, Names, Origins, ReadKeyFile, Size, Text, option, word
 from model.options import (
     DEFAULT_MODEL_NAME,
     BackendName,
@@ -97,6 +97,16 @@ class ServeSettings(PullSettings):
     )
     allow_tokenizer_mismatch: bool = option(
         "Model", "", "Serve MiniMind weights with the tokenizer of another era, which is refused otherwise.", False
+    )
+    merge_lora: Text | None = option(
+        "Model", "PATH", "LoRA adapter to merge into the model: MiniMind's .pth file, or PEFT's folder.", None
+    )
+    lora: Adapters = option(
+        "Model",
+        "NAME=PATH",
+        "LoRA adapter for the requests whose model is NAME; several: repeat it, or put commas.",
+        (),
+        said="none",
     )
     served_model_name: Names = option(
         "Model", "NAME", "What clients call the model; several: repeat it, or put commas.", (), said="the file's"
@@ -198,6 +208,14 @@ class ServeSettings(PullSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_name_means_one_thing(self) -> Self:
+        names = [*self.served_model_name, *(adapter.name for adapter in self.lora)]
+        for number, name in enumerate(names):
+            if name in names[:number] and number >= len(self.served_model_name):
+                raise ValueError(f"--lora {name}: the name is taken, by the model or by another adapter")
+        return self
+
     @property
     def keys(self) -> tuple[NamedKey, ...]:
         """Every key that opens the server; none: it is open to all. Who has no name is called by the key's place."""
@@ -209,6 +227,8 @@ class ServeSettings(PullSettings):
         return LoadOptions(
             model=self.model,
             tokenizer=self.tokenizer,
+            merge_lora=self.merge_lora,
+            lora=self.lora,
             backend=self.backend,
             device=self.device,
             dtype=self.dtype,

@@ -2,10 +2,12 @@
 torch takes seconds, and a GGUF file that is served natively never needs it."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.batch import Runner
 from model.errors import ModelError
+from model.formats.adapter import Adapter
 from model.formats.checkpoint import Checkpoint
 from model.options import LoadOptions
 
@@ -14,17 +16,17 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, the same u
 log = logging.getLogger(__name__)
 
 
-def build_runner(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
-    """Raises ModelError where no backend that may be used can do what is asked."""
+def build_runner(checkpoint: Checkpoint, options: LoadOptions, adapters: Sequence[Adapter] = ()) -> Runner:
+    """`adapters`: those that slots may be opened with. Raises ModelError where no backend can do what is asked."""
     if options.backend == "torch":
-        return _build_torch(checkpoint, options, "as --backend says")
+        return _build_torch(checkpoint, options, adapters, "as --backend says")
     if options.device == "cuda":
         if options.backend == "native":
             raise ModelError(checkpoint.path, "the native backend computes on a CPU; --device cuda needs torch.")
-        return _build_torch(checkpoint, options, "for --device cuda")
+        return _build_torch(checkpoint, options, adapters, "for --device cuda")
     if options.backend == "auto" and options.device == "auto" and has_gpu():
-        return _build_torch(checkpoint, options, "on the GPU")
-    return _build_native_or_torch(checkpoint, options)
+        return _build_torch(checkpoint, options, adapters, "on the GPU")
+    return _build_native_or_torch(checkpoint, options, adapters)
 
 
 def has_gpu() -> bool:
@@ -36,20 +38,20 @@ def has_gpu() -> bool:
     return has_cuda()
 
 
-def _build_native_or_torch(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
+def _build_native_or_torch(checkpoint: Checkpoint, options: LoadOptions, adapters: Sequence[Adapter]) -> Runner:
     from model.native.library import NativeUnavailable
 
     try:
-        return _build_native(checkpoint, options)
+        return _build_native(checkpoint, options, adapters)
     except NativeUnavailable as error:
         reason = f"the native backend cannot serve it: {error}"
     if options.backend == "native":
         raise ModelError(checkpoint.path, f"{reason}.")
     log.warning("%s: torch computes, for %s", checkpoint.path, reason)
-    return _build_torch(checkpoint, options, f"for {reason}")
+    return _build_torch(checkpoint, options, adapters, f"for {reason}")
 
 
-def _build_native(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
+def _build_native(checkpoint: Checkpoint, options: LoadOptions, adapters: Sequence[Adapter]) -> Runner:
     from model.native.runner import NativeOptions, NativeRunner
 
     native_options = NativeOptions(
@@ -64,10 +66,10 @@ def _build_native(checkpoint: Checkpoint, options: LoadOptions) -> Runner:
         debug_poison=options.debug_poison,
         isolation_checks=options.isolation_checks,
     )
-    return NativeRunner(checkpoint, native_options)
+    return NativeRunner(checkpoint, native_options, adapters)
 
 
-def _build_torch(checkpoint: Checkpoint, options: LoadOptions, reason: str) -> Runner:
+def _build_torch(checkpoint: Checkpoint, options: LoadOptions, adapters: Sequence[Adapter], reason: str) -> Runner:
     """Raises ModelError for what only the native backend has; `reason` is why it is not that one."""
     if options.weights != "auto":
         raise ModelError(
@@ -88,4 +90,4 @@ def _build_torch(checkpoint: Checkpoint, options: LoadOptions, reason: str) -> R
         debug_poison=options.debug_poison,
         isolation_checks=options.isolation_checks,
     )
-    return TorchRunner(checkpoint, torch_options)
+    return TorchRunner(checkpoint, torch_options, adapters)

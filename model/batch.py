@@ -41,6 +41,7 @@ class OpenedSlot:
     num_prompt_tokens: int
     sampling: SamplingParams
     pools: bool = False  # the mean of the prompt's final hidden states is wanted, behind its last chunk
+    adapter: int = 0  # which of the adapters that the runner was made with, from 1 on; 0: none
 
 
 @dataclass(frozen=True, slots=True)

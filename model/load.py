@@ -12,12 +12,14 @@ from model.chat_template import ChatTemplate
 from model.config import ModelConfig
 from model.default_model import DEFAULT_MODEL, find_or_fetch
 from model.errors import ModelError
+from model.formats import minimind_lora, peft
+from model.formats.adapter import Adapter, merge
 from model.formats.checkpoint import Checkpoint, GenerationDefaults, WeightTensor
 from model.formats.json_object import JsonObject
 from model.formats.minimind_yarn import scaled
-from model.options import DEFAULT_MODEL_NAME, LoadOptions
+from model.options import DEFAULT_MODEL_NAME, AdapterOption, LoadOptions
 from model.tokenizer import Tokenizer
-from model.tokenizer_match import check_match, ends_of_text
+from model.tokenizer_match import check_match, ends_of_text, fit_vocabulary
 
 GGUF_MAGIC = b"GGUF"
 MINIMIND_MODEL_TYPE = "minimind"
@@ -44,6 +46,8 @@ class LoadedModel:
     eos_token_ids: frozenset[int]
     config: ModelConfig
     num_parameters: int
+    merged: str | None = None  # the adapter that is part of the model
+    adapters: tuple[AdapterOption, ...] = ()  # the runner's number 1 is the first
 
     @property
     def architecture(self) -> str:
@@ -63,19 +67,21 @@ def load(options: LoadOptions) -> LoadedModel:
     """Raises ModelError for whatever cannot be served."""
     path = locate(options)
     parts = read_parts(path, options)
-    checkpoint, tokenizer = parts.checkpoint, parts.tokenizer
+    checkpoint, tokenizer = merge_adapter(parts.checkpoint, options), parts.tokenizer
     if not options.allow_tokenizer_mismatch:
         check_match(checkpoint, tokenizer, is_named=options.tokenizer is not None)
     return LoadedModel(
         name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
         path=path,
-        runner=build_runner(checkpoint, options),
+        runner=build_runner(checkpoint, options, read_adapters(checkpoint, options)),
         tokenizer=tokenizer,
         chat_template=parts.chat_template,
         generation=checkpoint.generation,
         eos_token_ids=ends_of_text(checkpoint, tokenizer),
         config=checkpoint.config,
         num_parameters=checkpoint.num_parameters,
+        merged=options.merge_lora,
+        adapters=options.lora,
     )
 
 
@@ -96,6 +102,32 @@ def read_pth(path: Path) -> dict[str, WeightTensor]:
     from model.formats import minimind
 
     return minimind.read_state(path)
+
+
+def merge_adapter(checkpoint: Checkpoint, options: LoadOptions) -> Checkpoint:
+    """With the adapter in it that the options name, if they name one. Raises ModelError."""
+    if options.merge_lora is None:
+        return checkpoint
+    return merge(checkpoint, read_adapter("", _expanded(options.merge_lora), checkpoint))
+
+
+def read_adapters(checkpoint: Checkpoint, options: LoadOptions) -> list[Adapter]:
+    """Those that are to be served beside the model. Raises ModelError."""
+    adapters = [read_adapter(option.name, _expanded(option.path), checkpoint) for option in options.lora]
+    for adapter in adapters:
+        adapter.require_servable()
+    return adapters
+
+
+def read_adapter(name: str, path: Path, checkpoint: Checkpoint) -> Adapter:
+    """For that model. By contents: a folder is PEFT's, a file MiniMind's. Raises ModelError."""
+    if not path.exists():
+        raise ModelError(path, "there is no such file or folder; a LoRA adapter was to be there.")
+    if path.is_dir():
+        return peft.read(name, path, checkpoint.config)
+    if detect_format(path) is not Format.MINIMIND:
+        raise ModelError(path, "is no LoRA adapter: neither a .pth file of MiniMind nor a folder of PEFT.")
+    return minimind_lora.build(name, path, checkpoint.config, read_pth(path))
 
 
 def locate(options: LoadOptions) -> Path:
@@ -207,17 +239,3 @@ def _read_gguf(path: Path, tokenizer_folder: Path | None) -> Parts:
 
 def _with_folder(checkpoint: Checkpoint, folder: Path) -> Parts:
     return Parts(checkpoint, Tokenizer.from_folder(folder), ChatTemplate.from_folder(folder))
-
-
-def fit_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
-    """A tokenizer with an entry for each id that the model can choose. Models have rows to spare, rounded up to a
-    multiple of 64 or more; like vLLM and llama.cpp we let them be chosen, which training makes all but impossible, and
-    they print nothing. The other way about, a token without a row, the model cannot be given: ModelError."""
-    num_rows, num_tokens = checkpoint.config.vocab_size, tokenizer.vocab_size
-    if num_tokens > num_rows:
-        raise ModelError(
-            checkpoint.path,
-            f"the tokenizer has {num_tokens} tokens, but the model's embedding only {num_rows} rows; "
-            "this is not the tokenizer that it was trained with.",
-        )
-    return replace(tokenizer, token_bytes=(*tokenizer.token_bytes, *[b""] * (num_rows - num_tokens)))

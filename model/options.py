@@ -16,11 +16,21 @@ DEFAULT_MODEL_NAME = "default"  # stands for the model that slotwise fetches by 
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterOption:
+    """A LoRA adapter that is to be served under a name of its own."""
+
+    name: str
+    path: str  # MiniMind's .pth, or PEFT's folder
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """`load` does what these say or refuses; None is "decide for me"."""
 
     model: str = DEFAULT_MODEL_NAME  # or a path: a GGUF file, a Hugging Face folder, a MiniMind .pth
     tokenizer: str | None = None  # folder of tokenizer.json, for a model that comes without one
+    merge_lora: str | None = None  # of one adapter: it becomes part of the model
+    lora: tuple[AdapterOption, ...] = ()  # served beside the model, each for the requests that name it
     backend: BackendName = "auto"
     device: DeviceName = "auto"
     dtype: DTypeName = "auto"

@@ -1,5 +1,5 @@
-"""MiniMind's tokenizers, known by their vocabularies: whether one is that of the weights, and where a text ends if no
-file says it.
+"""What a tokenizer has to do with the weights: whether it has a token for each of their rows; whether it is the one of
+their era, as far as MiniMind's are known by their vocabularies; and where a text ends if no file says it.
 
 Every era of MiniMind has 6400 tokens, so that the weights of one with the tokenizer of another load, run and talk
 nonsense. Weights say no more of their tokenizer than their era. The vocabularies are those of the project's own history
@@ -8,6 +8,7 @@ nonsense. Weights say no more of their tokenizer than their era. The vocabularie
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from types import MappingProxyType
 
@@ -81,6 +82,20 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary | None:
     names = "\n".join(map(tokenizer.name, range(NUM_TOKENS)))
     digest = hashlib.sha256(names.encode()).hexdigest()
     return next((vocabulary for vocabulary in Vocabulary if vocabulary.value == digest), None)
+
+
+def fit_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> Tokenizer:
+    """A tokenizer with an entry for each id that the model can choose. Models have rows to spare, rounded up to a
+    multiple of 64 or more; like vLLM and llama.cpp we let them be chosen, which training makes all but impossible, and
+    they print nothing. The other way about, a token without a row, the model cannot be given: ModelError."""
+    num_rows, num_tokens = checkpoint.config.vocab_size, tokenizer.vocab_size
+    if num_tokens > num_rows:
+        raise ModelError(
+            checkpoint.path,
+            f"the tokenizer has {num_tokens} tokens, but the model's embedding only {num_rows} rows; "
+            "this is not the tokenizer that it was trained with.",
+        )
+    return replace(tokenizer, token_bytes=(*tokenizer.token_bytes, *[b""] * (num_rows - num_tokens)))
 
 
 def ends_of_text(checkpoint: Checkpoint, tokenizer: Tokenizer) -> frozenset[int]:

@@ -17,7 +17,8 @@ import pytest
 from app.main import describe, fingerprint
 from app.settings import ServeSettings
 from model.batch import SamplingParams
-from model.options import LoadOptions
+from model.errors import ModelError
+from model.options import AdapterOption, LoadOptions
 from model.self_test import SelfTest
 from tests import serve_fake
 from tests.slotwise_process import PATIENCE_S, Process, open_stream
@@ -95,6 +96,18 @@ def test_sampling_defaults_are_those_that_the_model_recommends(monkeypatch):
 
     assert served.defaults == SamplingParams(temperature=0.5)
     assert served.names == ("fake",)
+
+
+def test_adapters_are_served_under_names_that_the_model_has_not(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["serve_fake", "answers"])
+    loaded = replace(serve_fake.load(LoadOptions()), adapters=(AdapterOption("x", "a.pth"), AdapterOption("fake", "b")))
+
+    with pytest.raises(ModelError, match="fake.gguf: is called fake, like one of its adapters"):
+        describe(ServeSettings(), loaded, PASSED)
+    served = describe(ServeSettings(served_model_name=["model"]), loaded, PASSED)
+    assert [(adapter.name, adapter.root) for adapter in served.adapters] == [("x", "a.pth"), ("fake", "b")]
+    assert served.fingerprint != fingerprint(replace(loaded, adapters=()), PASSED)
+    assert served.fingerprint != fingerprint(replace(loaded, merged="c"), PASSED)
 
 
 def test_the_fingerprint_is_of_all_that_an_answer_depends_on_but_the_request(monkeypatch):

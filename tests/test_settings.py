@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 from app.key_file import KeyFile
 from app.option_values import parse_count, parse_size
 from app.settings import PullSettings, ServeSettings
-from model.options import LoadOptions
+from model.options import AdapterOption, LoadOptions
 
 GIB = 1024**3
 
@@ -76,6 +76,8 @@ def test_the_defaults_are_those_of_the_documentation():
         ("model", "a.gguf", "a.gguf"),
         ("tokenizer", "folder", "folder"),
         ("allow_tokenizer_mismatch", "1", True),
+        ("merge_lora", "tuned.pth", "tuned.pth"),
+        ("lora", "a=x.pth,b=y=z", (AdapterOption("a", "x.pth"), AdapterOption("b", "y=z"))),
         ("served_model_name", "a,b", ("a", "b")),
         ("host", "0.0.0.0", "0.0.0.0"),
         ("port", "9000", 9000),
@@ -147,6 +149,10 @@ def test_settings_do_not_change():
         ("model", ""),
         ("model", "two\nlines"),
         ("served_model_name", ["a,,b"]),
+        ("lora", ["a"]),
+        ("lora", ["=path"]),
+        ("lora", ["a="]),
+        ("lora", ["a=b,"]),
         ("backend", "numpy"),
         ("dtype", "int8"),
         ("weights", "bfloat16"),
@@ -177,6 +183,12 @@ def test_a_step_must_hold_a_token_of_every_running_request():
         ServeSettings(max_num_seqs=257)
 
     assert ServeSettings(max_num_seqs=256).max_num_seqs == 256
+
+
+@pytest.mark.parametrize("given", [{"lora": ["a=b", "a=c"]}, {"lora": ["a=b"], "served_model_name": ["x", "a"]}])
+def test_two_things_of_one_name_are_refused(given):
+    with pytest.raises(ValidationError, match="--lora a: the name is taken, by the model or by another adapter"):
+        ServeSettings(**given)
 
 
 def test_names_may_be_repeated_and_put_in_a_list():
@@ -249,6 +261,8 @@ def test_what_concerns_loading_reaches_the_loader():
     settings = ServeSettings(
         model="m",
         tokenizer="t",
+        merge_lora="a",
+        lora=["b=c"],
         backend="torch",
         device="cpu",
         dtype="float32",
@@ -268,7 +282,7 @@ def test_what_concerns_loading_reaches_the_loader():
 
     options = settings.load_options()
 
-    words = ("m", "t", "torch", "cpu", "float32", "int8", "bfloat16", "minimind-yarn")
+    words = ("m", "t", "a", (AdapterOption("b", "c"),), "torch", "cpu", "float32", "int8", "bfloat16", "minimind-yarn")
     assert options == LoadOptions(*words, 3, 5, 7, 9, 11, True, "debug", Path("c"), True)
     assert all(
         getattr(options, field.name) != getattr(LoadOptions(), field.name) for field in dataclasses.fields(LoadOptions)

@@ -53,7 +53,7 @@ def plan_answer(
     return AnswerPlan(
         id=id,
         created=created,
-        model=served.name,
+        model=served.called(body.model),
         fingerprint=served.system_fingerprint,
         prompts=tuple(one.prompt_token_ids for one in submissions[:: body.num_candidates]),
         num_candidates=body.num_candidates,

@@ -50,8 +50,10 @@ class Pooling:
         if body.truncate_prompt_tokens is not None:
             kept = room_for(self.engine.info, 0) if body.truncate_prompt_tokens == -1 else body.truncate_prompt_tokens
             prompts = [prompt[:kept] for prompt in prompts]
-        submissions = _submissions(prompts, request.state.request_id, request.state.owner)
-        return WholeAnswer(self.submit, submissions, EmbeddingAnswer(self.served.name, body, prompts).render)
+        params = RequestParams(max_tokens=0, pools=True, adapter=self.served.adapter_of(body.model))
+        submissions = _submissions(prompts, params, request.state.request_id, request.state.owner)
+        answer = EmbeddingAnswer(self.served.called(body.model), body, prompts)
+        return WholeAnswer(self.submit, submissions, answer.render)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,9 @@ def _token_ids(inputs: Sequence[str | list[int]], served: ServedModel) -> list[l
     return prompts
 
 
-def _submissions(prompts: Sequence[Sequence[int]], request_id: str, owner: str) -> list[Submission]:
-    params = RequestParams(max_tokens=0, pools=True)
+def _submissions(
+    prompts: Sequence[Sequence[int]], params: RequestParams, request_id: str, owner: str
+) -> list[Submission]:
     names = names_of(request_id, len(prompts))
     return [
         Submission(name, tuple(prompt), params, request_id, owner) for name, prompt in zip(names, prompts, strict=True)

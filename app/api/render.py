@@ -33,7 +33,7 @@ class Rendering:
         body = await read_body(request, ChatRequest)
         self.served.require(body.model)
         prompt = await on_a_thread(request, chat_prompt, body, self.served)
-        return self._rendered(prompt.text, prompt.token_ids)
+        return self._rendered(body.model, prompt.text, prompt.token_ids)
 
     async def completions(self, request: Request) -> list[RenderedPrompt]:
         """Takes what POST /v1/completions takes; gives one prompt for each of its own."""
@@ -46,11 +46,11 @@ class Rendering:
         prompts = text_token_ids(body.prompts, self.served.tokenizer, body.add_special_tokens)
         check_prompts(prompts, self.served)
         texts = [given if isinstance(given, str) else decode(given) for given in body.prompts]
-        return [self._rendered(text, token_ids) for text, token_ids in zip(texts, prompts, strict=True)]
+        return [self._rendered(body.model, text, token_ids) for text, token_ids in zip(texts, prompts, strict=True)]
 
-    def _rendered(self, text: str, token_ids: Sequence[int]) -> RenderedPrompt:
+    def _rendered(self, model: str | None, text: str, token_ids: Sequence[int]) -> RenderedPrompt:
         return RenderedPrompt(
-            model=self.served.name,
+            model=self.served.called(model),
             prompt=text,
             token_ids=token_ids,
             count=len(token_ids),

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 
 from app.api.errors import UnknownRequest
 from app.api.schemas.resources import CancelledRequest, LiveRequest, LiveRequests
+from app.api.served import ServedModel
 from app.engine.engine import Engine
 
 PATH, CANCEL = "/v1/requests", "/v1/requests/{id}/cancel"
@@ -15,6 +16,7 @@ ANSWER_PREFIXES = ("cmpl-", "chatcmpl-", "resp_", "msg_")  # before the request'
 
 @dataclass(frozen=True, slots=True)
 class Requests:
+    served: ServedModel
     engine: Engine
 
     def router(self) -> APIRouter:
@@ -36,6 +38,7 @@ class Requests:
                 age_s=round(view.age_s, 3),
                 deadline_in_s=None if view.deadline_in_s is None else round(view.deadline_in_s, 3),
                 priority=view.priority,
+                adapter=self.served.adapter_name(view.adapter),
             )
             for view in views
         ]

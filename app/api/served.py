@@ -78,6 +78,14 @@ class ServedWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedAdapter:
+    """A LoRA adapter that a request may name in the model's place."""
+
+    name: str
+    root: str  # where it was loaded from
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     names: tuple[str, ...]  # the first is what answers call it; a request may use any
     root: str  # where it was loaded from
@@ -92,6 +100,7 @@ class ServedModel:
     is_batch_invariant: bool | None = None  # as the self-test found at the start; None: it did not come to an end
     invariance_remark: str | None = None  # what differed, or was not tested
     defaults: SamplingParams = field(default_factory=SamplingParams)
+    adapters: tuple[ServedAdapter, ...] = ()  # number 1 of the engine's is the first
 
     @property
     def name(self) -> str:
@@ -104,7 +113,23 @@ class ServedModel:
             return self.fingerprint
         return "fp_" + hashlib.sha256(f"{self.fingerprint}\n{self.weights.digest}".encode()).hexdigest()[:12]
 
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        return tuple(adapter.name for adapter in self.adapters)
+
     def require(self, name: str | None) -> None:
-        """Raises UnknownModel for a name that this is not; no name means this one."""
-        if name is not None and name not in self.names:
-            raise UnknownModel(f"There is no such model here; this server has {', '.join(self.names)}.")
+        """Raises UnknownModel for a name that neither this nor an adapter of it has; no name means this one."""
+        if name not in (None, *self.names, *self.adapter_names):
+            known = ", ".join((*self.names, *self.adapter_names))
+            raise UnknownModel(f"There is no such model here; this server has {known}.")
+
+    def adapter_of(self, name: str | None) -> int:
+        """Which adapter a name means that is not refused, from 1 on; 0: none."""
+        return self.adapter_names.index(name) + 1 if name in self.adapter_names else 0
+
+    def adapter_name(self, number: int) -> str | None:
+        return self.adapter_names[number - 1] if number else None
+
+    def called(self, name: str | None) -> str:
+        """What an answer calls what was asked for by that name."""
+        return self.adapter_name(self.adapter_of(name)) or self.name

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 
 from app.api.schemas.resources import Blocks, LiveSlot, Slots
+from app.api.served import ServedModel
 from app.engine.engine import Engine
 from app.engine.report import SlotView
 
 
 @dataclass(frozen=True, slots=True)
 class SlotViews:
+    served: ServedModel
     engine: Engine
 
     def router(self) -> APIRouter:
@@ -23,11 +25,11 @@ class SlotViews:
         return Slots(
             num_slots=seen.num_slots,
             blocks=Blocks(used=seen.blocks_used, total=seen.num_blocks, block_size=seen.block_size),
-            slots=[_live_slot(view) for view in seen.slots],
+            slots=[_live_slot(view, self.served) for view in seen.slots],
         )
 
 
-def _live_slot(view: SlotView) -> LiveSlot:
+def _live_slot(view: SlotView, served: ServedModel) -> LiveSlot:
     return LiveSlot(
         id=view.slot,
         request_id=view.request_id,
@@ -36,4 +38,5 @@ def _live_slot(view: SlotView) -> LiveSlot:
         num_blocks=view.num_blocks,
         bytes=view.num_bytes,
         age_s=round(view.age_s, 3),
+        adapter=served.adapter_name(view.adapter),
     )

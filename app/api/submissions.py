@@ -91,6 +91,7 @@ def _params(body: GenerationRequest, served: ServedModel, steering: Steering, ma
         wants_prompt_logprobs=body.num_prompt_logprobs is not None,
         priority=body.priority or 0,
         timeout_s=body.timeout,
+        adapter=served.adapter_of(body.model),
     )
 
 

@@ -82,6 +82,7 @@ class SlotView:
     num_blocks: int
     num_bytes: int
     age_s: float  # since the request arrived
+    adapter: int = 0  # as in OpenedSlot
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def snapshot(scheduler: Scheduler, block_bytes: int, now: float) -> SlotsSnapsho
         assert slot is not None
         phase = "decode" if request.is_decoding else "prefill"
         num_blocks, age = len(slot.block_ids), now - request.arrival_time
-        views.append(SlotView(slot.slot, slot.owner, phase, slot.num_tokens, num_blocks, num_blocks * block_bytes, age))
+        sizes = slot.num_tokens, num_blocks, num_blocks * block_bytes
+        views.append(SlotView(slot.slot, slot.owner, phase, *sizes, age, request.params.adapter))
     table = scheduler.slots
     return SlotsSnapshot(table.num_slots, table.block_size, table.num_blocks, table.num_used_blocks, tuple(views))
 
@@ -119,6 +121,7 @@ class RequestView:
     age_s: float  # since it arrived
     deadline_in_s: float | None
     priority: int
+    adapter: int = 0  # as in OpenedSlot
 
 
 def views_of(scheduler: Scheduler, owner: str, now: float) -> tuple[RequestView, ...]:
@@ -138,4 +141,5 @@ def _view(request: Request, now: float) -> RequestView:
         age_s=now - request.arrival_time,
         deadline_in_s=None if math.isinf(request.deadline) else max(0.0, request.deadline - now),
         priority=request.params.priority,
+        adapter=request.params.adapter,
     )

@@ -59,6 +59,7 @@ class RequestParams:
     constraint: Constraint | None = None
     wants_prompt_logprobs: bool = False  # with sampling.num_prompt_logprobs most likely tokens at each place
     pools: bool = False  # the mean of the prompt's final hidden states is wanted
+    adapter: int = 0  # as in OpenedSlot
     priority: int = 0  # the lower goes first, though none for ever
     timeout_s: float | None = None  # from arrival; then what there is is the answer
 

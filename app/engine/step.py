@@ -43,8 +43,9 @@ class Step:
         return Batch(freed, tuple(self._opened), tuple(self._grown), tuple(self._chunks))
 
     def _open(self, request: Request, slot: Slot) -> None:
-        sampling, pools = request.params.sampling, request.wants_pooled
-        self._opened.append(OpenedSlot(slot.slot, slot.generation, request.num_prompt_tokens, sampling, pools))
+        params, wants = request.params, request.wants_pooled
+        who = slot.slot, slot.generation
+        self._opened.append(OpenedSlot(*who, request.num_prompt_tokens, params.sampling, wants, params.adapter))
 
     def _prefill(self, request: Request, slot: Slot, num_tokens: int, choice: Choice | None) -> Chunk:
         self.prefill_budget -= num_tokens

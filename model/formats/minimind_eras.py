@@ -70,7 +70,9 @@ def detect_era(path: Path, weights: Weights) -> Era:
             path, f"tensor {keys.file_name} has shape {keys.shape}; MiniMind's has 1/2 or 1/4 as many rows as columns."
         )
     if any(".lora." in name for name in weights):
-        raise ModelError(path, "this is a LoRA adapter, not a model; merge it into its model first.")
+        raise ModelError(
+            path, "this is a LoRA adapter, not a model; name its model, and this with --merge-lora or --lora."
+        )
     raise ModelError(path, "this is no MiniMind checkpoint: it has no first layer under any of MiniMind's names.")
 
 

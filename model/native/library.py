@@ -26,7 +26,7 @@ from model.native.structs import (
 )
 
 LIBRARY = Path(__file__).parent / ("libslotwise.dylib" if sys.platform == "darwin" else "libslotwise.so")
-VERSION = 4  # SW_VERSION of slotwise.h
+VERSION = 5  # SW_VERSION of slotwise.h
 MAX_PARTS = 64  # of a profile
 
 # Name → result, arguments. A struct is given by reference.
@@ -39,6 +39,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "sw_model_free": (None, c_void_p),
     "sw_model_set": (c_int, c_void_p, c_int, c_int, c_int, c_int, c_int32, c_int32, c_void_p, c_int64),
     "sw_model_set_bias": (c_int, c_void_p, c_int, c_int, c_int, c_int32, c_void_p),
+    "sw_model_set_adapter": (c_int, c_void_p, *(c_int,) * 3, *(c_int32,) * 3, c_void_p, c_void_p),
     "sw_quantize": (c_int, c_int, c_int64, c_int32, c_void_p, c_void_p, c_int64),
     "sw_model_bytes": (c_int64, c_void_p),
     "sw_block_bytes": (c_int64, c_void_p, c_int, c_int),
@@ -115,6 +116,16 @@ class NativeLibrary:
         assert bias.flags.c_contiguous and bias.dtype == np.float32 and bias.ndim == 1, (bias.shape, bias.dtype)
         where = place.role, place.layer, place.expert
         self._check("sw_model_set_bias", model, *where, len(bias), bias.ctypes.data)
+
+    def set_adapter(self, model: int, number: int, place: Place, a: np.ndarray, b: np.ndarray) -> None:
+        """Of the adapter of that number, from 1 on: a float32 [r, K], b float32 [N, r] beside a matrix [N, K]."""
+        for matrix in (a, b):
+            assert matrix.flags.c_contiguous and matrix.dtype == np.float32 and matrix.ndim == 2, matrix.shape
+        assert a.shape[0] == b.shape[1], (a.shape, b.shape)
+        sizes = len(a), len(b), a.shape[1]
+        self._check(
+            "sw_model_set_adapter", model, number, place.role, place.layer, *sizes, a.ctypes.data, b.ctypes.data
+        )
 
     def quantize(self, encoding: Encoding, values: np.ndarray, out: np.ndarray) -> None:
         """values: float32 [N, K]; out: uint8 [N, bytes of a row]."""

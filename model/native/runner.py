@@ -13,6 +13,7 @@ import numpy as np
 from model.batch import Batch, Chunk, RunnerInfo, StepOutput
 from model.context_length import choose_max_model_len
 from model.errors import ModelError
+from model.formats.adapter import Adapter
 from model.formats.checkpoint import Checkpoint
 from model.isolation import log_violations
 from model.memory import KVDemand, choose_num_blocks, free_memory
@@ -32,13 +33,16 @@ log = logging.getLogger(__name__)
 class NativeRunner:
     """Implements `model.batch.Runner`. Threads may take turns; it is not for two at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, options: NativeOptions) -> None:
-        """Raises NativeUnavailable where this backend cannot do what is asked, ModelError where none could."""
+    def __init__(self, checkpoint: Checkpoint, options: NativeOptions, adapters: Sequence[Adapter] = ()) -> None:
+        """`adapters`: those that a slot may be opened with, the first as number 1.
+
+        Raises NativeUnavailable where this backend cannot do what is asked, ModelError where none could.
+        """
         self._library = NativeLibrary.open(options.library)
         kv_type = choose_kv_type(options.kv_dtype)
         max_model_len = choose_max_model_len(options.max_model_len, checkpoint)
         num_threads = choose_num_threads(options.num_threads)
-        model = NativeModel(self._library, checkpoint, options)
+        model = NativeModel(self._library, checkpoint, options, adapters)
         self._checks = CHECKS[options.isolation_checks]
         block_bytes = self._library.block_bytes(model.address, kv_type, self._checks)
         demand = KVDemand(BLOCK_SIZE, block_bytes, options.max_num_seqs, max_model_len, model.num_bytes)

@@ -73,7 +73,7 @@ class BatchArrays:
 
     def _opened(self, opened: OpenedSlot) -> tuple[object, ...]:
         sampling = self._sampling(opened.sampling)
-        return opened.slot, opened.num_prompt_tokens, opened.pools, opened.generation, sampling
+        return opened.slot, opened.num_prompt_tokens, opened.pools, opened.adapter, opened.generation, sampling
 
     def _sampling(self, params: SamplingParams) -> SamplingStruct:
         return SamplingStruct(

@@ -134,6 +134,7 @@ class OpenedStruct(ctypes.Structure):
         ("slot", c_int32),
         ("num_prompt_tokens", c_int32),
         ("pools", c_int32),
+        ("adapter", c_int32),
         ("generation", c_int64),
         ("sampling", SamplingStruct),
     )

@@ -7,12 +7,13 @@ import math
 import re
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from model.config import ModelConfig
 from model.errors import ModelError
+from model.formats.adapter import Adapter
 from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.memory import free_memory, require_room_for_weights
 from model.native.library import BLOCK_BYTES, NativeError, NativeLibrary, NativeUnavailable, row_bytes
@@ -66,15 +67,23 @@ FLOAT_BYTES = {Encoding.Q8: 2, Encoding.Q4_0: 2, Encoding.Q4_1: 4}  # at the hea
 class NativeModel:
     """Weights in the library's memory, from now on unchanged. They are freed with this object."""
 
-    def __init__(self, library: NativeLibrary, checkpoint: Checkpoint, options: NativeOptions) -> None:
+    def __init__(
+        self,
+        library: NativeLibrary,
+        checkpoint: Checkpoint,
+        options: NativeOptions,
+        adapters: Sequence[Adapter] = (),
+    ) -> None:
         """Raises NativeUnavailable where the library has no way to run such a model, ModelError where a weight is not a
         number, cannot be what is asked for, or is too much for the memory."""
         check_weights(options, checkpoint)
-        require_room_for_weights(checkpoint.path, least_bytes(checkpoint, options), free_memory())
+        num_bytes = least_bytes(checkpoint, options) + sum(adapter.num_bytes for adapter in adapters)
+        require_room_for_weights(checkpoint.path, num_bytes, free_memory())
         try:
             self.address = _new_model(library, checkpoint.config, options.instruction_set)
             weakref.finalize(self, library.free_model, self.address).atexit = False  # the system does it faster
             self.dtype = _fill(library, self.address, checkpoint, options)
+            _fill_adapters(library, self.address, checkpoint.config, adapters)
             self.num_bytes = library.model_bytes(self.address)
         except NativeError as error:
             raise NativeUnavailable(f"it cannot run this model: {error}") from error
@@ -149,6 +158,12 @@ def _fill(library: NativeLibrary, model: int, checkpoint: Checkpoint, options: N
             changes[tensor.encoding, encoding] += 1
     _tell(checkpoint, options, changes)
     return NAMES[num_values.most_common(1)[0][0]]
+
+
+def _fill_adapters(library: NativeLibrary, model: int, config: ModelConfig, adapters: Sequence[Adapter]) -> None:
+    for number, adapter in enumerate(adapters, 1):
+        for weight, pair in adapter.pairs.items():
+            library.set_adapter(model, number, place_of(weight, config)[0], pair.a, pair.b)
 
 
 def _tell(checkpoint: Checkpoint, options: NativeOptions, changes: Mapping[tuple[str, Encoding], int]) -> None:

@@ -6,6 +6,7 @@ What this backend promises of it all is equal tokens: torch may still round an e
 between threads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,29 @@ ROWS = 8  # of every float32 product on a CPU; BLAS sums in another order for an
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AdaptedRows:
+    """Rows of a step that an adapter changes."""
+
+    adapter: int  # from 0 on
+    rows: Tensor  # [N] int64, each once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Linear:
     weight: Tensor  # [out, in]
     bias: Tensor | None = None  # [out]
+    adapters: tuple["LowRank | None", ...] = ()  # of each adapter; None: it changes nothing here
 
-    def __call__(self, x: Tensor) -> Tensor:  # [T, in] -> [T, out]
+    def __call__(self, x: Tensor, adapted: Sequence[AdaptedRows] = ()) -> Tensor:  # [T, in] -> [T, out]
+        """An adapter's rows are taken out and computed together, so that a row is the same whatever the others are."""
+        out = self._product(x)
+        for some in adapted:
+            low_rank = self.adapters[some.adapter]
+            if low_rank is not None:
+                out.index_add_(0, some.rows, low_rank(x[some.rows]))  # a row is here once: its sum has one order
+        return out
+
+    def _product(self, x: Tensor) -> Tensor:
         assert x.ndim == 2 and x.shape[1] == self.weight.shape[1], (x.shape, self.weight.shape)
         if x.device.type != "cpu" or x.dtype != torch.float32:
             return F.linear(x, self.weight, self.bias)
@@ -28,6 +47,17 @@ class Linear:
         x = F.pad(x, (0, 0, 0, -num_rows % ROWS))
         products = [F.linear(tile, self.weight, self.bias) for tile in torch.split(x, ROWS)]
         return (products[0] if len(products) == 1 else torch.cat(products))[:num_rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """B A, which an adapter adds to a matrix."""
+
+    a: Linear  # in -> r
+    b: Linear  # r -> out
+
+    def __call__(self, x: Tensor) -> Tensor:  # [N, in] -> [N, out]
+        return self.b(self.a(x))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +99,9 @@ class GatedMlp:
     gate_up: Linear  # E -> 2F
     down: Linear  # F -> E
 
-    def __call__(self, x: Tensor) -> Tensor:  # [T, E] -> [T, E]
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
+    def __call__(self, x: Tensor, adapted: Sequence[AdaptedRows] = ()) -> Tensor:  # [T, E] -> [T, E]
+        gate, up = self.gate_up(x, adapted).chunk(2, -1)
+        return self.down(F.silu(gate) * up, adapted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

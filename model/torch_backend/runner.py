@@ -4,6 +4,7 @@ Owns the transformer, the cache and the slots' state, and the order of a step: f
 sample. Decides nothing about who runs or which blocks are whose; the engine does.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -15,12 +16,14 @@ from model.batch import NOT_FINITE, Batch, Chunk, ChunkResult, RunnerInfo, StepO
 from model.context_length import choose_max_model_len
 from model.cpu import num_usable_cores
 from model.errors import ModelError
+from model.formats.adapter import Adapter
 from model.formats.checkpoint import Checkpoint
 from model.isolation import log_violations
 from model.memory import KVDemand, choose_num_blocks, free_memory, require_room_for_weights
-from model.torch_backend.attention import view_cache
+from model.torch_backend.attention import Span, view_cache
 from model.torch_backend.isolation import IsolationChecks
 from model.torch_backend.kv_cache import BLOCK_SIZE, KVCache, KVLayout
+from model.torch_backend.layers import AdaptedRows
 from model.torch_backend.logprobs import report_targets
 from model.torch_backend.options import DTYPES, TorchOptions, choose_device, choose_dtype
 from model.torch_backend.sampling import sample
@@ -33,8 +36,11 @@ __all__ = ["TorchOptions", "TorchRunner"]
 class TorchRunner:
     """Implements `model.batch.Runner`. Threads may take turns; it is not for two at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, options: TorchOptions) -> None:
-        """Raises ModelError where model, options and machine do not go together."""
+    def __init__(self, checkpoint: Checkpoint, options: TorchOptions, adapters: Sequence[Adapter] = ()) -> None:
+        """`adapters`: those that a slot may be opened with, the first as number 1.
+
+        Raises ModelError where model, options and machine do not go together.
+        """
         max_model_len = choose_max_model_len(options.max_model_len, checkpoint)
         self._device = choose_device(options.device, checkpoint)
         dtype = choose_dtype(options.dtype, checkpoint, self._device)
@@ -43,8 +49,9 @@ class TorchRunner:
         self._attention_dtype = torch.float32 if self._device.type == "cpu" else dtype  # bfloat16 is slower on a CPU
         torch.set_num_threads(options.num_threads or num_usable_cores())
         num_weight_bytes = checkpoint.num_parameters * dtype.itemsize
+        num_weight_bytes += sum(adapter.num_bytes for adapter in adapters)
         require_room_for_weights(checkpoint.path, num_weight_bytes, _free_memory(self._device))
-        self._transformer = build_transformer(checkpoint, self._device, dtype)
+        self._transformer = build_transformer(checkpoint, self._device, dtype, adapters)
         kv_dtype = dtype if options.kv_dtype == "auto" else DTYPES[options.kv_dtype]
         layout = KVLayout.of(checkpoint.config, kv_dtype, has_stamp=options.isolation_checks != "off")
         demand = KVDemand(BLOCK_SIZE, layout.block_bytes, options.max_num_seqs, max_model_len, num_weight_bytes)
@@ -123,7 +130,14 @@ class TorchRunner:
         assert min(flat) >= 0 and max(flat) < self._vocab_size, (min(flat), max(flat))
         positions = [p for span in spans for p in range(span.first_position, span.end)]
         view = view_cache(self._cache, spans, self._num_heads, self._attention_dtype)
-        return self._transformer.forward(self._tensor(flat), self._tensor(positions), view)
+        adapted = self._adapted(chunks, spans)
+        return self._transformer.forward(self._tensor(flat), self._tensor(positions), view, adapted)
+
+    def _adapted(self, chunks: Sequence[Chunk], spans: Sequence[Span]) -> list[AdaptedRows]:
+        rows = defaultdict[int, list[int]](list)  # by the number of their slot's adapter
+        for chunk, span in zip(chunks, spans, strict=True):
+            rows[self._slots[chunk.slot].opened.adapter] += range(span.first_row, span.first_row + span.num_tokens)
+        return [AdaptedRows(number - 1, self._tensor(some)) for number, some in sorted(rows.items()) if number]
 
     def _sample(self, chunks: Sequence[Chunk], logits: Tensor) -> tuple[ChunkResult, ...]:
         """A result for each chunk, an empty one where it does not sample. logits [S, V] of those that do."""

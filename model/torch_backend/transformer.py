@@ -3,13 +3,14 @@
 Positions and cache are arguments, so nothing here remembers a request. Letters in shapes as in `model/config.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.torch_backend.attention import CacheView
-from model.torch_backend.layers import GatedMlp, Linear, MixtureOfExperts, RMSNorm, Rotation
+from model.torch_backend.layers import AdaptedRows, GatedMlp, Linear, MixtureOfExperts, RMSNorm, Rotation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,15 +22,17 @@ class Attention:
     output: Linear  # H*D -> E
     qk_norm: RMSNorm | None  # of weight [H + K, D]
 
-    def __call__(self, x: Tensor, rotate: Rotation, cache: CacheView) -> Tensor:  # [T, E] -> [T, E]
-        heads = self.qkv(x).view(len(x), -1, self.head_dim)  # [T, H + 2K, D]
+    def __call__(
+        self, x: Tensor, rotate: Rotation, cache: CacheView, adapted: Sequence[AdaptedRows]
+    ) -> Tensor:  # [T, E] -> [T, E]
+        heads = self.qkv(x, adapted).view(len(x), -1, self.head_dim)  # [T, H + 2K, D]
         qk, value = heads[:, : -self.num_kv_heads], heads[:, -self.num_kv_heads :]
         if self.qk_norm is not None:
             qk = self.qk_norm(qk)
         qk = rotate(qk)  # [T, H + K, D]
         query, key = qk[:, : -self.num_kv_heads], qk[:, -self.num_kv_heads :]
         cache.append(self.layer, key, value)
-        return self.output(cache.attend(self.layer, query))
+        return self.output(cache.attend(self.layer, query), adapted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +42,12 @@ class Block:
     mlp_norm: RMSNorm
     mlp: GatedMlp | MixtureOfExperts
 
-    def __call__(self, x: Tensor, rotate: Rotation, cache: CacheView) -> Tensor:  # [T, E] -> [T, E]
-        x = x + self.attention(self.attention_norm(x), rotate, cache)
-        return x + self.mlp(self.mlp_norm(x))
+    def __call__(
+        self, x: Tensor, rotate: Rotation, cache: CacheView, adapted: Sequence[AdaptedRows]
+    ) -> Tensor:  # [T, E] -> [T, E]
+        x = x + self.attention(self.attention_norm(x), rotate, cache, adapted)
+        y = self.mlp_norm(x)
+        return x + (self.mlp(y, adapted) if isinstance(self.mlp, GatedMlp) else self.mlp(y))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,13 +63,16 @@ class Transformer:
     def vocab_size(self) -> int:
         return len(self.embedding)
 
-    def forward(self, token_ids: Tensor, positions: Tensor, cache: CacheView) -> Tensor:
-        """[T] token ids at [T] positions, whose rows in the cache `cache` knows -> hidden states [T, E]."""
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, cache: CacheView, adapted: Sequence[AdaptedRows] = ()
+    ) -> Tensor:
+        """[T] token ids at [T] positions, whose rows in the cache `cache` knows -> hidden states [T, E]. A row is at
+        most in one of `adapted`."""
         assert token_ids.ndim == 1 and token_ids.shape == positions.shape, (token_ids.shape, positions.shape)
         rotate = Rotation.at(positions, self.rope_inverse, self.rope_scale)
         x = F.embedding(token_ids, self.embedding)
         for block in self.blocks:
-            x = block(x, rotate, cache)
+            x = block(x, rotate, cache, adapted)
         return x
 
     def final(self, hidden: Tensor) -> Tensor:

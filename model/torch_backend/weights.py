@@ -11,17 +11,20 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import ModelError
+from model.formats.adapter import Adapter
 from model.formats.checkpoint import Checkpoint, WeightTensor
 from model.rope import rope_frequencies
-from model.torch_backend.layers import GatedMlp, Linear, MixtureOfExperts, RMSNorm
+from model.torch_backend.layers import GatedMlp, Linear, LowRank, MixtureOfExperts, RMSNorm
 from model.torch_backend.transformer import Attention, Block, Transformer
 
 DTYPES_BY_ENCODING = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def build_transformer(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Transformer:
+def build_transformer(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, adapters: Sequence[Adapter] = ()
+) -> Transformer:
     """Raises ModelError where a weight is not finite, or not in the given dtype."""
-    config, reader = checkpoint.config, _Reader(checkpoint.weights, device, dtype)
+    config, reader = checkpoint.config, _Reader(checkpoint.weights, device, dtype, adapters)
     embedding = reader.matrix("model.embed_tokens.weight")
     rope = rope_frequencies(config.rope, config.head_dim, config.max_positions)
     return Transformer(
@@ -35,8 +38,15 @@ def build_transformer(checkpoint: Checkpoint, device: torch.device, dtype: torch
 
 
 class _Reader:
-    def __init__(self, weights: Mapping[str, WeightTensor], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, WeightTensor],
+        device: torch.device,
+        dtype: torch.dtype,
+        adapters: Sequence[Adapter],
+    ) -> None:
         self._weights = weights
+        self._adapters = adapters
         self._device = device
         self._dtype = dtype
 
@@ -52,7 +62,29 @@ class _Reader:
         """These projections as one, with their biases where they have them."""
         biases = [f"{name}.bias" for name in names if f"{name}.bias" in self._weights]
         assert len(biases) in (0, len(names)), biases
-        return Linear(self.matrix(*(f"{name}.weight" for name in names)), self.matrix(*biases) if biases else None)
+        weights = [f"{name}.weight" for name in names]
+        adapters = tuple(self._low_rank(adapter, weights) for adapter in self._adapters)
+        return Linear(self.matrix(*weights), self.matrix(*biases) if biases else None, adapters)
+
+    def _low_rank(self, adapter: Adapter, weights: Sequence[str]) -> LowRank | None:
+        """Of matrices that are one under the other: the As likewise, and each B beside the rows of its own matrix."""
+        pairs = [adapter.pairs.get(weight) for weight in weights]
+        if not any(pairs):
+            return None
+        rows = [self._weights[weight].shape[0] for weight in weights]
+        a = torch.cat([torch.from_numpy(pair.a) for pair in pairs if pair])
+        b, rank = torch.zeros(sum(rows), len(a)), 0
+        for pair, some in zip(pairs, torch.split(b, rows), strict=True):
+            if pair:
+                some[:, rank : rank + pair.rank] = torch.from_numpy(pair.b)
+                rank += pair.rank
+        return LowRank(Linear(self._placed(adapter, a)), Linear(self._placed(adapter, b)))
+
+    def _placed(self, adapter: Adapter, values: Tensor) -> Tensor:
+        placed = values.to(self._device, self._dtype)
+        if not placed.isfinite().all():
+            raise ModelError(adapter.path, f"has values that are not finite in {_name(self._dtype)}.")
+        return placed
 
     def _stack(self, names: Sequence[str], dtype: torch.dtype) -> Tensor:
         tensors = [self._weights[name] for name in names]
@@ -69,8 +101,12 @@ def _fill(target: Tensor, tensor: WeightTensor) -> None:
     else:
         target.copy_(torch.from_numpy(tensor.to_float32()))
     if not target.isfinite().all():
-        dtype = str(target.dtype).removeprefix("torch.")
-        raise ModelError(tensor.path, f"tensor '{tensor.file_name}' has values that are not finite in {dtype}.")
+        problem = f"tensor '{tensor.file_name}' has values that are not finite in {_name(target.dtype)}."
+        raise ModelError(tensor.path, problem)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _block(config: ModelConfig, reader: _Reader, layer: int) -> Block:

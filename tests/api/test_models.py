@@ -8,6 +8,7 @@ FAKE = {
     "created": 1_700_000_000,
     "owned_by": "slotwise",
     "root": "folder/fake",
+    "parent": None,
     "max_model_len": 128,
 }
 

@@ -31,6 +31,7 @@ class View:
     age_s: float = 1.23456
     deadline_in_s: float | None = None
     priority: int = 0
+    adapter: int = 0
 
 
 @dataclass
@@ -49,7 +50,7 @@ class ListingEngine:
 @asynccontextmanager
 async def asking(engine: ListingEngine, keys: list[str]) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.include_router(Requests(engine).router())  # type: ignore[arg-type]
+    app.include_router(Requests(live.served_model(), engine).router())  # type: ignore[arg-type]
     install_error_handlers(app)
     app.add_middleware(ApiKeys, keys=live.owned(keys))
     app.add_middleware(RequestIds)
@@ -79,6 +80,7 @@ async def test_what_runs_and_waits_is_listed():
         "age_s": 1.235,
         "deadline_in_s": 2.0,
         "priority": -1,
+        "adapter": None,
     }
     assert (answer["data"][1]["state"], answer["data"][1]["deadline_in_s"]) == ("queued", None)
 

@@ -33,9 +33,9 @@ async def test_live_slots_and_their_blocks_are_seen_between_two_steps():
     ages = [one["slots"][0].pop("age_s") for one in seen]
     mine = {"id": seen[0]["slots"][0]["id"], "request_id": "mine"}
     assert [one["slots"] for one in seen] == [
-        [mine | {"phase": "prefill", "num_tokens": 8, "num_blocks": 2, "bytes": 64}],
-        [mine | {"phase": "decode", "num_tokens": 9, "num_blocks": 3, "bytes": 96}],
-        [mine | {"phase": "decode", "num_tokens": 10, "num_blocks": 3, "bytes": 96}],
+        [mine | {"phase": "prefill", "num_tokens": 8, "num_blocks": 2, "bytes": 64, "adapter": None}],
+        [mine | {"phase": "decode", "num_tokens": 9, "num_blocks": 3, "bytes": 96, "adapter": None}],
+        [mine | {"phase": "decode", "num_tokens": 10, "num_blocks": 3, "bytes": 96, "adapter": None}],
     ]
     assert [one["blocks"]["used"] for one in seen] == [2, 3, 3]
     assert 0 <= ages[0] <= ages[1] <= ages[2]

@@ -16,13 +16,16 @@ class ReadableRunner(Runner, Protocol):
 
 
 class Reader:
-    """Slots of a runner, opened with room for `max_tokens`, one for each prompt."""
+    """Slots of a runner, opened with room for `max_tokens`, one for each prompt; each perhaps with an adapter."""
 
-    def __init__(self, runner: ReadableRunner, num_slots: int, max_tokens: int) -> None:
+    def __init__(
+        self, runner: ReadableRunner, num_slots: int, max_tokens: int, adapters: Sequence[int] | None = None
+    ) -> None:
         self._runner = runner
         size = num_blocks_for(max_tokens, runner.info.block_size)
         self._blocks = [tuple(range(slot * size, (slot + 1) * size)) for slot in range(num_slots)]
-        opened = tuple(OpenedSlot(slot, 1, 1, GREEDY) for slot in range(num_slots))
+        numbers = [0] * num_slots if adapters is None else adapters
+        opened = tuple(OpenedSlot(slot, 1, 1, GREEDY, adapter=number) for slot, number in enumerate(numbers))
         grown = tuple(GrownSlot(slot, blocks) for slot, blocks in enumerate(self._blocks))
         runner.run(Batch(opened=opened, grown=grown))
 
@@ -35,17 +38,19 @@ class Reader:
         self._runner.run(Batch(freed=tuple(FreedSlot(slot, blocks) for slot, blocks in enumerate(self._blocks))))
 
 
-def read_one_by_one(runner: ReadableRunner, token_ids: Sequence[int]) -> Tensor:
+def read_one_by_one(runner: ReadableRunner, token_ids: Sequence[int], adapter: int = 0) -> Tensor:
     """Logits [T, V] behind each token, each fed in a step of its own."""
-    reader = Reader(runner, 1, len(token_ids))
+    reader = Reader(runner, 1, len(token_ids), [adapter])
     rows = [reader.feed([token]) for token in token_ids]
     reader.close()
     return torch.cat(rows)
 
 
-def answer_greedily(runner: ReadableRunner, prompts: Sequence[Sequence[int]], num_tokens: int) -> tuple[Tensor, Tensor]:
+def answer_greedily(
+    runner: ReadableRunner, prompts: Sequence[Sequence[int]], num_tokens: int, adapters: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """All prompts together, each whole in the first step: the chosen tokens [B, N] and the logits [B, N, V]."""
-    reader = Reader(runner, len(prompts), max(map(len, prompts)) + num_tokens)
+    reader = Reader(runner, len(prompts), max(map(len, prompts)) + num_tokens, adapters)
     logits = [reader.feed(*prompts)]
     while len(logits) < num_tokens:
         logits.append(reader.feed(*logits[-1].argmax(-1, keepdim=True).tolist()))

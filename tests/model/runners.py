@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.batch import Chunk, ChunkResult, OpenedSlot, SamplingParams
+from model.formats.adapter import Adapter
 from model.formats.checkpoint import Checkpoint
 from model.native.runner import NativeOptions, NativeRunner
 from model.torch_backend.runner import TorchOptions, TorchRunner
@@ -21,14 +22,16 @@ from tests.model.torch_backend.driver import Driver
 GREEDY = SamplingParams(temperature=0.0)
 
 MAKERS: dict[str, Callable[..., ReadableRunner]] = {
-    "native": lambda checkpoint, **options: NativeRunner(
-        checkpoint, NativeOptions(dtype="float32", kv_dtype="float32", num_threads=2, debug_poison=True, **options)
+    "native": lambda checkpoint, adapters, **options: NativeRunner(
+        checkpoint,
+        NativeOptions(dtype="float32", kv_dtype="float32", num_threads=2, debug_poison=True, **options),
+        adapters,
     ),
-    "torch": lambda checkpoint, **options: TorchRunner(
-        checkpoint, TorchOptions(device="cpu", dtype="float32", num_threads=1, debug_poison=True, **options)
+    "torch": lambda checkpoint, adapters, **options: TorchRunner(
+        checkpoint, TorchOptions(device="cpu", dtype="float32", num_threads=1, debug_poison=True, **options), adapters
     ),
-    "torch-cuda": lambda checkpoint, **options: TorchRunner(
-        checkpoint, TorchOptions(device="cuda", dtype="float32", debug_poison=True, **options)
+    "torch-cuda": lambda checkpoint, adapters, **options: TorchRunner(
+        checkpoint, TorchOptions(device="cuda", dtype="float32", debug_poison=True, **options), adapters
     ),
 }
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -42,9 +45,11 @@ ON_EVERY_RUNNER = pytest.mark.parametrize(
 )
 
 
-def make_runner(backend: str, checkpoint: Checkpoint | None = None, **options: Any) -> ReadableRunner:
+def make_runner(
+    backend: str, checkpoint: Checkpoint | None = None, adapters: Sequence[Adapter] = (), **options: Any
+) -> ReadableRunner:
     checkpoint = checkpoint or random_checkpoint(LLAMA, 3)
-    return MAKERS[backend](checkpoint, **{"kv_cache_memory": 2**21} | options)
+    return MAKERS[backend](checkpoint, adapters, **{"kv_cache_memory": 2**21} | options)
 
 
 def prompt_of(length: int, seed: int = 0, vocab_size: int = 331) -> tuple[int, ...]:

@@ -27,8 +27,8 @@ CHECKPOINT = random_checkpoint(LLAMA, 0)
 @pytest.fixture(autouse=True)
 def builders(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner is only its backend's name, and there is no GPU."""
-    monkeypatch.setattr(backends, "_build_native", lambda checkpoint, options: "native")
-    monkeypatch.setattr(torch_runner, "TorchRunner", lambda checkpoint, options: "torch")
+    monkeypatch.setattr(backends, "_build_native", lambda checkpoint, options, adapters: "native")
+    monkeypatch.setattr(torch_runner, "TorchRunner", lambda checkpoint, options, adapters: "torch")
     monkeypatch.setattr(backends, "GPU_DRIVERS", ())
 
 

@@ -19,9 +19,10 @@ from model.errors import ExportError, ModelError
 from model.formats import gguf, huggingface
 from model.formats.checkpoint import Checkpoint
 from model.huggingface_export import export, write
-from model.load import Parts, fit_vocabulary, read, read_checkpoint
+from model.load import Parts, read, read_checkpoint
 from model.options import LoadOptions
 from model.tokenizer import Tokenizer
+from model.tokenizer_match import fit_vocabulary
 from model.torch_backend.runner import TorchOptions, TorchRunner
 from tests.model.gguf_files import small_config, write_gguf
 from tests.model.hf_models import MODELS, save_random_model

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -14,20 +17,26 @@ from model import load as loading
 from model.batch import Batch, Chunk, GrownSlot, OpenedSlot, SamplingParams
 from model.default_model import DEFAULT_MODEL, pull
 from model.errors import ModelError
+from model.formats import gguf
 from model.load import (
     Format,
     LoadOptions,
     build_runner,
     detect_format,
     find_model,
-    fit_vocabulary,
     load,
     read,
+    read_adapter,
+    read_adapters,
     read_parts,
 )
+from model.options import AdapterOption
+from model.tokenizer_match import fit_vocabulary
+from tests.model.adapters import matrices_of, minimind_state, save_peft
 from tests.model.gguf_files import small_config, write_gguf
 from tests.model.hf_models import edit_json, save_random_model
 from tests.model.minimind_data import EXPORTS, GOLDEN, MINIMIND, needs_minimind
+from tests.model.torch_backend.driver import Driver
 
 ROOT = Path(__file__).parents[2]
 V3_TOKENIZER = MINIMIND / "tokenizers" / "v3"
@@ -55,7 +64,7 @@ def gguf_file(tmp_path) -> Path:
 @pytest.fixture
 def no_runner(monkeypatch) -> None:
     """Loading stops where a backend would take over."""
-    monkeypatch.setattr(loading, "build_runner", lambda checkpoint, options: None)
+    monkeypatch.setattr(loading, "build_runner", lambda checkpoint, options, adapters: None)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +289,65 @@ def test_a_text_ends_where_tokenizer_or_checkpoint_says(tmp_path, no_runner):
 
     assert loaded.eos_token_ids == {3, 5, *loaded.tokenizer.encode("a")}
     assert loaded.generation.temperature == 0.7
+
+
+@pytest.mark.parametrize("kind", ["MiniMind", "PEFT"])
+def test_an_adapter_of_either_kind_is_merged(kind, gguf_file, tmp_path, monkeypatch):
+    """Into the matrices of a quantised file, which are floats from then on."""
+    config = gguf.read(gguf_file).config
+    path = tmp_path / "adapter"
+    if kind == "PEFT":
+        save_peft(path, config, {"r": 2, "lora_alpha": 2}, ("q_proj", "o_proj"))
+    else:
+        torch.save(minimind_state(config), path)
+    built = []
+    monkeypatch.setattr(loading, "build_runner", lambda checkpoint, options, adapters: built.append(checkpoint))
+
+    folder = str(write_tokenizer(tmp_path / "tokenizer"))
+    load(LoadOptions(model=str(gguf_file), tokenizer=folder, merge_lora=str(path)))
+
+    before, after = gguf.read(gguf_file).weights, built[0].weights
+    changed = {name for name in before if not np.array_equal(before[name].data, after[name].data)}
+    assert changed == matrices_of(config, ("q_proj", "o_proj")).keys()
+    assert {after[name].encoding for name in changed} == {"F32"}
+
+
+def test_adapters_are_the_runners_in_the_order_of_the_options(gguf_file, tmp_path):
+    config = gguf.read(gguf_file).config
+    save_peft(tmp_path / "peft", config, {"r": 2}, ("down_proj",))
+    torch.save(minimind_state(config), tmp_path / "lora.pth")
+    given = (AdapterOption("b", str(tmp_path / "peft")), AdapterOption("a", str(tmp_path / "lora.pth")))
+    folder = str(write_tokenizer(tmp_path / "tokenizer"))
+    options = LoadOptions(model=str(gguf_file), tokenizer=folder, lora=given, kv_cache_memory=2**21)
+
+    loaded = load(options)
+    adapters = read_adapters(gguf.read(gguf_file), options)
+
+    assert loaded.adapters == given
+    assert [(adapter.name, len(adapter.pairs)) for adapter in adapters] == [("b", 2), ("a", 4)]
+    Driver(loaded.runner).generate((1, 2), SamplingParams(), 1)
+
+
+def test_what_can_only_be_merged_is_not_served_beside_the_model(gguf_file, tmp_path):
+    checkpoint = gguf.read(gguf_file)
+    sizes = {"A": (1, checkpoint.config.hidden_size), "B": (checkpoint.config.vocab_size, 1)}
+    tensors = {f"base_model.model.lm_head.lora_{side}.weight": torch.ones(size) for side, size in sizes.items()}
+    save_peft(tmp_path / "peft", checkpoint.config, {"r": 1, "target_modules": ["lm_head"]}, ())
+    save_file(tensors, tmp_path / "peft/adapter_model.safetensors")
+
+    assert read_adapter("x", tmp_path / "peft", checkpoint).pairs.keys() == {"lm_head.weight"}
+    with pytest.raises(ModelError, match="peft: changes lm_head.weight, which is possible only where it is merged"):
+        read_adapters(checkpoint, LoadOptions(lora=(AdapterOption("x", str(tmp_path / "peft")),)))
+
+
+def test_what_is_no_adapter_is_refused(gguf_file, tmp_path):
+    checkpoint = gguf.read(gguf_file)
+    with pytest.raises(ModelError, match="small.gguf: is no LoRA adapter: neither"):
+        read_adapter("x", gguf_file, checkpoint)
+    with pytest.raises(ModelError, match="nowhere: there is no such file or folder; a LoRA adapter"):
+        read_adapter("x", tmp_path / "nowhere", checkpoint)
+    with pytest.raises(ModelError, match="adapter_config.json: cannot be read"):
+        read_adapter("x", tmp_path, checkpoint)
 
 
 def test_the_runner_is_what_was_asked_for(gguf_file, tmp_path):

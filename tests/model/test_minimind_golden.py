@@ -11,8 +11,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen3ForCausalLM, Qwen3MoeForCausalLM
 
 from model.formats import gguf, huggingface, minimind, minimind_folder
+from model.formats.adapter import merge
 from model.formats.checkpoint import Checkpoint
 from model.formats.minimind_yarn import scaled
+from model.load import read_adapter
 from model.torch_backend.runner import TorchOptions, TorchRunner
 from tests.model.gguf_files import write_gguf
 from tests.model.minimind_data import EXPORTS, GOLDEN, needs_minimind
@@ -45,6 +47,10 @@ def export(name: str) -> Callable[[], Checkpoint]:
     return lambda: huggingface.read(EXPORTS / name)
 
 
+def with_adapter(checkpoint: Checkpoint) -> Checkpoint:
+    return merge(checkpoint, read_adapter("x", GOLDEN / "v3-lora/lora_x_64.pth", checkpoint))
+
+
 CHECKPOINTS: dict[str, tuple[Callable[[], Checkpoint], str]] = {
     "v1": (native("v1/full_sft_64.pth"), "v1"),
     "v1-moe": (native("v1-moe/full_sft_64_moe.pth"), "v1-moe"),
@@ -63,6 +69,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[], Checkpoint], str]] = {
     "hf-v3-moe-fused": (export("v3-moe-fused"), "v3-moe"),
     "hf-v3-minimind": (lambda: minimind_folder.read(EXPORTS / "v3-minimind"), "v3"),
     "v3-yarn": (lambda: scaled(native("v3/full_sft_64.pth")()), "v3-yarn"),
+    "v3-lora": (lambda: with_adapter(native("v3/full_sft_64.pth")()), "v3-lora"),
     "hf-v3-yarn": (lambda: scaled(export("v3")()), "v3-yarn"),
 }
 GGUF = ("v2/full_sft_64.pth", "v3/full_sft_64.pth", "v3-moe/full_sft_64_moe.pth")  # what llama.cpp has a shape for

@@ -11,6 +11,7 @@ class Model(WireAnswer):
     created: int
     owned_by: str = "slotwise"
     root: str
+    parent: str | None  # of an adapter: the model that it is for
     max_model_len: int
 
 
@@ -33,6 +34,7 @@ class LiveSlot(WireAnswer):
     num_blocks: int
     bytes: int
     age_s: float
+    adapter: str | None
 
 
 class Slots(WireAnswer):
@@ -51,6 +53,7 @@ class LiveRequest(WireAnswer):
     age_s: float
     deadline_in_s: float | None  # where the request has a timeout
     priority: int
+    adapter: str | None
 
 
 class LiveRequests(WireAnswer):

@@ -79,6 +79,15 @@ int sw_model_set_bias(sw_model* model, int role, int layer, int expert, int32_t 
     });
 }
 
+int sw_model_set_adapter(sw_model* model, int adapter, int role, int layer, int32_t rank, int32_t rows,
+                         int32_t columns, const float* a, const float* b) {
+    return guarded(-1, [&] {
+        require(rank > 0 && rows > 0 && columns > 0, "an adapter's matrices have rows and columns");
+        model->set_adapter(adapter, role, layer, LowRank(rank, rows, columns, a, b));
+        return 0;
+    });
+}
+
 int sw_quantize(int encoding, int64_t rows, int32_t columns, const float* values, void* out, int64_t num_bytes) {
     return guarded(-1, [&] {
         require(encoding >= SW_BF16 && encoding <= SW_Q4_1, "nothing is quantised into that encoding");

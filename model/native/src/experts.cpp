@@ -45,7 +45,7 @@ void Runner::routed_mlp(const Layer& layer) {
 // The tokens that have the expert.
 Rows Runner::group_of(int expert, const Activations& x) const {
     int first = first_of_expert_[expert];
-    return {x, grouped_tokens_.data() + first, first, {first_of_expert_[expert + 1] - first, 0}};
+    return {x, grouped_tokens_.data() + first, first, {first_of_expert_[expert + 1] - first, 0}, -1};
 }
 
 // The experts of the largest router probabilities, the first of equals; their probabilities are their weights. Then the

@@ -122,6 +122,10 @@ struct Kernels {
     void (*to_bf16)(const float* x, int n, uint16_t* out);  // to nearest, ties to even
     // out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
     void (*silu_mul)(const float* gate, const float* up, int n, float* out);
+    // An adapter's two products for one row. sums[r] = a[r] . x, of a [rank, columns]; and, of b [rank, stride],
+    // out[i] += sums[0] * b[0, i] + … in this order, for i < count.
+    void (*shrink)(const float* a, int rank, int columns, const float* x, float* sums);
+    void (*expand)(const float* b, int64_t stride, int rank, const float* sums, int count, float* out);
     // Half-split rotation of one head in place: pair i is (x[i], x[i + D/2]).
     void (*rotate)(float* x, const float* cosine, const float* sine, int head_dim);
     // Keys and values [D] of one position (0..31) into its block's part of one layer and kv head.

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <stdexcept>
+#include <utility>
 
 namespace slotwise {
 
@@ -124,8 +125,25 @@ void Model::set_bias(int role, int layer, int expert, int32_t rows, const float*
     matrix->set_bias(data);
 }
 
+void Model::set_adapter(int number, int role, int layer, LowRank pair) {
+    require(role >= 0 && role < SW_NUM_ROLES, "there is no tensor of role " + std::to_string(role));
+    require(number >= 1 && number <= (int)adapters.size() + 1, "an adapter's number has been left out");
+    Layer& l = layer_at(layer);
+    std::string name = name_of(role, layer, 0);
+    if (number > (int)adapters.size()) adapters.push_back({std::vector<AdaptedLayer>(config.num_layers)});
+    LowRank* place = adapters[number - 1].layers[layer].at(role);
+    const bool is_of_mlp = role == SW_GATE || role == SW_UP || role == SW_DOWN;
+    require(place && !(is_of_mlp && l.is_moe), name + ": no adapter can be beside it");
+    Shape shape = shape_of(role, layer);
+    require(pair.rows == shape.rows && pair.columns == shape.columns, name + ": the adapter has another shape");
+    *place = std::move(pair);
+}
+
 int64_t Model::num_bytes() const {
     int64_t total = 0;
+    for (const Adapter& adapter : adapters)
+        for (const AdaptedLayer& l : adapter.layers)
+            for (const LowRank* pair : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) total += pair->num_bytes();
     auto count = [&](const auto& tensor, int role, int layer, int expert) {
         require(tensor.is_set(), name_of(role, layer, expert) + " has not been set");
         total += tensor.num_bytes();

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters.h"
 #include "kernels.h"
 #include "matrix.h"
 #include "slotwise.h"
@@ -32,10 +33,12 @@ public:
     // Throws std::invalid_argument where the dimensions cannot be run, or there are no kernels of that name.
     Model(const sw_config& config, const char* isa);
 
-    // Both throw std::invalid_argument where the tensor is not one of this model's, or has another shape or size.
+    // All three throw std::invalid_argument where the tensor is not one of this model's, or has another shape or size.
     void set(int role, int layer, int expert, Encoding encoding, int32_t rows, int32_t columns, const void* data,
              int64_t num_bytes);
     void set_bias(int role, int layer, int expert, int32_t rows, const float* data);
+
+    void set_adapter(int adapter, int role, int layer, LowRank pair);
 
     // Throws std::invalid_argument naming a tensor that is not set.
     int64_t num_bytes() const;
@@ -48,6 +51,7 @@ public:
     PackedMatrix embedding, lm_head;
     Vector final_norm;
     std::vector<Layer> layers;
+    std::vector<Adapter> adapters;  // number 1 is the first
 
 private:
     struct Shape { int32_t rows, columns; };

@@ -2,9 +2,11 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "activations.h"
+#include "adapters.h"
 #include "blocks.h"
 #include "isolation.h"
 #include "model.h"
@@ -42,6 +44,7 @@ struct Rows {
     const int32_t* ids;
     int first;
     RowCounts counts;
+    int adapted_layer;  // whose adapters count; -1: none do
 };
 
 constexpr int FEW_ROWS = 8, GROUPS_AT_ONCE = 4;
@@ -77,7 +80,7 @@ private:
     void rotate_and_write(int layer, const Span& span, int token, int kv_head);
     void attend(int layer, const Span& span, int kv_head, int tile, int thread, const Needs& needs);
     bool attends_whole_groups() const;
-    void gated_mlp(const Layer& layer);
+    void gated_mlp(int layer);
     static int groups_at_once(int num_rows);
     void gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, int32_t first, int32_t end, int thread);
     void clear(const sw_batch& batch, sw_result* results);
@@ -90,6 +93,14 @@ private:
     void sample(const sw_batch& batch, sw_result* results);
     void sample_row(Slot& slot, const sw_chunk& chunk, const float* logits, float* weights, sw_result& result) const;
     SamplingWork work_of(const Slot& slot, const sw_chunk& chunk) const;
+
+    // In adapters.cpp.
+    void place_adapted();
+    template <class F>
+    void for_adapted(const F& work);
+    void add_adapted(int layer, std::initializer_list<AdaptedProduct> products);
+    void shrink_gate_and_up(int layer);
+    void expand_gate_and_up(int layer, int32_t first, int32_t count, float* gate, float* up, int64_t stride);
 
     // In experts.cpp.
     void routed_mlp(const Layer& layer);
@@ -121,8 +132,12 @@ private:
     Buffer router_logits_, expert_outputs_, expert_weights_;
     std::vector<int32_t> expert_ids_, grouped_places_, grouped_tokens_, grouped_rows_, first_of_expert_;
 
+    Buffer low_rank_sums_;         // of each row, [low_rank_stride_]
+    int64_t low_rank_stride_ = 0;  // twice the greatest rank of the adapters
+
     // Of the step under way.
     StepRows rows_;
+    std::vector<AdaptedRow> adapted_;
     int num_tokens_ = 0;
     int64_t scratch_per_thread_ = 0;
 };

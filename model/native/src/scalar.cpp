@@ -9,6 +9,6 @@ namespace slotwise::scalar {
 
 extern const Kernels kernels;
 const Kernels kernels = {matmul,   nullptr, rms_norm, quantize, to_bf16,
-                         silu_mul, rotate,  write_kv, attend,   sample, report};
+                         silu_mul, shrink,  expand,   rotate,   write_kv, attend, sample, report};
 
 }  // namespace slotwise::scalar

@@ -57,6 +57,18 @@ static void silu_mul(const float* gate, const float* up, int n, float* out) {
     for (int i = 0; i < n; ++i) out[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
 }
 
+static void shrink(const float* a, int rank, int columns, const float* x, float* sums) {
+    for (int r = 0; r < rank; ++r, a += columns) {
+        sums[r] = 0;
+        for (int k = 0; k < columns; ++k) sums[r] = std::fma(a[k], x[k], sums[r]);
+    }
+}
+
+static void expand(const float* b, int64_t stride, int rank, const float* sums, int count, float* out) {
+    for (int r = 0; r < rank; ++r, b += stride)
+        for (int i = 0; i < count; ++i) out[i] = std::fma(sums[r], b[i], out[i]);
+}
+
 static void rotate(float* x, const float* cosine, const float* sine, int head_dim) {
     const int half = head_dim / 2;
     for (int i = 0; i < half; ++i) {

@@ -12,6 +12,6 @@ namespace slotwise::SLOTWISE_ISA {
 
 extern const Kernels kernels;
 const Kernels kernels = {matmul,  prompt_matmul, rms_norm, quantize, to_bf16,
-                         silu_mul, rotate,       write_kv, attend,   sample, report};
+                         silu_mul, shrink,       expand,   rotate,   write_kv, attend, sample, report};
 
 }  // namespace slotwise::SLOTWISE_ISA

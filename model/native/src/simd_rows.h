@@ -93,6 +93,41 @@ static void silu_mul(const float* gate, const float* up, int n, float* out) {
     }
 }
 
+// N rows of a, each a chain of its own, which none of the others changes.
+template <int N>
+SW_INLINE void shrink_rows(const float* a, int columns, const float* x, float* sums) {
+    V chains[N] = {};
+    for (int k = 0; k < columns; k += W) {
+        const int count = lanes_left(k, columns);
+        const V v = load_some(x + k, count);
+        for (int r = 0; r < N; ++r) chains[r] = fma(load_some(a + (int64_t)r * columns + k, count), v, chains[r]);
+    }
+    for (int r = 0; r < N; ++r) sums[r] = sum(chains[r]);
+}
+
+static void shrink(const float* a, int rank, int columns, const float* x, float* sums) {
+    int r = 0;
+    for (; r + 8 <= rank; r += 8) shrink_rows<8>(a + (int64_t)r * columns, columns, x, sums + r);
+    for (; r < rank; ++r) shrink_rows<1>(a + (int64_t)r * columns, columns, x, sums + r);
+}
+
+// N vectors of out at once, so that the additions need not wait for each other.
+template <int N>
+SW_INLINE void expand_columns(const float* b, int64_t stride, int rank, const float* sums, int count, float* out) {
+    V chains[N];
+    for (int j = 0; j < N; ++j) chains[j] = load_some(out + j * W, N == 1 ? count : W);
+    for (int r = 0; r < rank; ++r)
+        for (int j = 0; j < N; ++j)
+            chains[j] = fma(all(sums[r]), load_some(b + r * stride + j * W, N == 1 ? count : W), chains[j]);
+    for (int j = 0; j < N; ++j) store_some(out + j * W, chains[j], N == 1 ? count : W);
+}
+
+static void expand(const float* b, int64_t stride, int rank, const float* sums, int count, float* out) {
+    int i = 0;
+    for (; i + 8 * W <= count; i += 8 * W) expand_columns<8>(b + i, stride, rank, sums, W, out + i);
+    for (; i < count; i += W) expand_columns<1>(b + i, stride, rank, sums, lanes_left(i, count), out + i);
+}
+
 static void rotate(float* x, const float* cosine, const float* sine, int head_dim) {
     const int half = head_dim / 2;
     for (int i = 0; i < half; i += W) {

@@ -28,7 +28,7 @@ Slot::Slot(const sw_opened& opened)
     : number(opened.slot), generation(opened.generation), sampling(opened.sampling),
       suppressed(opened.sampling.suppressed, opened.sampling.suppressed + opened.sampling.num_suppressed),
       biases(opened.sampling.biases, opened.sampling.biases + opened.sampling.num_biases),
-      num_prompt_tokens(opened.num_prompt_tokens), pools(opened.pools) {
+      num_prompt_tokens(opened.num_prompt_tokens), pools(opened.pools), adapter(opened.adapter) {
     sampling.suppressed = nullptr;  // the caller's memory
     sampling.biases = nullptr;
 }
@@ -99,6 +99,8 @@ void SlotTable::open(const sw_opened& opened) {
     const sw_sampling& sampling = opened.sampling;
     check_ids(sampling.suppressed, sampling.num_suppressed, vocab_size_);
     check_biases(sampling.biases, sampling.num_biases, vocab_size_);
+    if (opened.adapter < 0 || opened.adapter > num_adapters_)
+        refuse("there is no adapter " + std::to_string(opened.adapter));
     if (!slots_.try_emplace(opened.slot, opened).second)
         refuse("slot " + std::to_string(opened.slot) + " is open already");
 }

@@ -32,6 +32,7 @@ struct Slot {
     std::vector<sw_bias> biases;
     int32_t num_prompt_tokens;
     bool pools;
+    int32_t adapter;             // of the model's, from 1 on; 0: none
     std::vector<double> pooled;  // [E], sums of the final hidden states of the prompt so far; empty before the first
     std::vector<int32_t> block_ids;
     int32_t num_tokens = 0;      // whose keys and values are written
@@ -52,7 +53,8 @@ void check_biases(const sw_bias* biases, int32_t num, int32_t vocab_size);
 
 class SlotTable {
 public:
-    SlotTable(int32_t num_blocks, int32_t vocab_size) : vocab_size_(vocab_size), owners_(num_blocks, -1) {}
+    SlotTable(int32_t num_blocks, int32_t vocab_size, int32_t num_adapters)
+        : vocab_size_(vocab_size), num_adapters_(num_adapters), owners_(num_blocks, -1) {}
 
     // Frees (contents destroyed before anything else), opens and grows as the batch says. Throws std::invalid_argument
     // where a block would have two owners or a slot is not what the batch takes it to be.
@@ -65,7 +67,7 @@ private:
     void open(const sw_opened& opened);
     void grow(const sw_blocks& grown, IsolationChecks& isolation);
 
-    int32_t vocab_size_;
+    int32_t vocab_size_, num_adapters_;
     std::unordered_map<int32_t, Slot> slots_;
     std::vector<int32_t> owners_;  // of each block; -1: nobody
 };

@@ -15,7 +15,7 @@ struct sw_model;   // dimensions and packed weights; immutable once complete
 struct sw_runner;  // KV cache, slots, scratch and threads around a model
 
 // Of this ABI: raised with every change to it. Python has the same number in library.py, and refuses another.
-constexpr int32_t SW_VERSION = 4;
+constexpr int32_t SW_VERSION = 5;
 SW_API int32_t sw_version();
 // sizeof of a struct below, by its name, or -1; Python compares it with its own picture of it.
 SW_API int64_t sw_sizeof(const char* struct_name);
@@ -63,6 +63,10 @@ SW_API int sw_model_set(sw_model* model, int role, int layer, int expert, int en
                         const void* data, int64_t num_bytes);
 // A bias of one of the matrices, N floats. 0: done.
 SW_API int sw_model_set_bias(sw_model* model, int role, int layer, int expert, int32_t rows, const float* data);
+// What adapter number `adapter` (from 1 on; no number may be left out) adds to one of SW_Q … SW_O, SW_GATE … SW_DOWN of a
+// layer without experts: B A, with a [rank, columns] and b [rows, rank]. Before there is a runner. 0: done.
+SW_API int sw_model_set_adapter(sw_model* model, int adapter, int role, int layer, int32_t rank, int32_t rows,
+                                int32_t columns, const float* a, const float* b);
 // N*K floats (row major) quantised into GGML's blocks of `encoding` (Q8, Q4_0, Q4_1) or rounded to BF16, at `out`,
 // which has room for `num_bytes`. 0: done.
 SW_API int sw_quantize(int encoding, int64_t rows, int32_t columns, const float* values, void* out, int64_t num_bytes);
@@ -98,7 +102,8 @@ struct sw_sampling {
     const int32_t* suppressed;
     const sw_bias* biases;
 };
-struct sw_opened { int32_t slot, num_prompt_tokens, pools; int64_t generation; sw_sampling sampling; };
+// adapter: 0: none.
+struct sw_opened { int32_t slot, num_prompt_tokens, pools, adapter; int64_t generation; sw_sampling sampling; };
 struct sw_blocks { int32_t slot, num_blocks; const int32_t* block_ids; };  // grown or freed
 struct sw_chunk {
     int32_t slot, num_tokens, samples;

@@ -35,7 +35,7 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
     : model_(model), config_(model.config), kernels_(*model.kernels),
       blocks_({(KVType)options.kv_type, config_.num_layers, config_.num_kv_heads, config_.head_dim,
                options.checks != SW_CHECKS_OFF}, options.num_blocks, options.poison),
-      slots_(options.num_blocks, config_.vocab_size), team_(options.num_threads, options.pin),
+      slots_(options.num_blocks, config_.vocab_size, (int32_t)model.adapters.size()), team_(options.num_threads, options.pin),
       isolation_(options.checks, blocks_, team_), max_num_tokens_(options.max_num_tokens),
       forms_(max_num_tokens_, outer_size(config_)),
       inner_forms_(inner_rows(config_, max_num_tokens_), inner_size(config_)) {
@@ -57,6 +57,11 @@ Runner::Runner(const Model& model, const sw_runner_options& options)
     cosine_ = Buffer(tokens * c.head_dim / 2 * 4);
     sine_ = Buffer(tokens * c.head_dim / 2 * 4);
     weights_ = Buffer(team_.size() * vocab_stride_ * 4);
+    for (const Adapter& adapter : model.adapters)
+        for (const AdaptedLayer& l : adapter.layers)
+            for (const LowRank* pair : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down})
+                low_rank_stride_ = std::max<int64_t>(low_rank_stride_, 2 * pair->rank);
+    low_rank_sums_ = Buffer(tokens * low_rank_stride_ * 4);
     if (c.num_experts == 0) return;
     router_logits_ = Buffer(tokens * round_up(c.num_experts, PANEL) * 4);
     expert_outputs_ = Buffer(rows * hidden_stride_ * 4);
@@ -136,6 +141,7 @@ void Runner::append(const sw_batch& batch, const sw_result* results) {
 void Runner::place(const sw_batch& batch, const sw_result* results) {
     rows_.place(batch, results, slots_, kernels_.prompt_matmul != nullptr, max_num_tokens_, config_.vocab_size);
     num_tokens_ = rows_.counts().total();
+    place_adapted();
     int group = config_.num_heads / config_.num_kv_heads;
     int64_t floats = attention_scratch(TOKEN_TILE, group, config_.head_dim, rows_.most_positions());
     scratch_per_thread_ = round_up(floats, 16);
@@ -167,7 +173,7 @@ void Runner::run_layer(int index) {
     profile_.end(NORMS);
     attention(index);
     if (layer.is_moe) routed_mlp(layer);
-    else gated_mlp(layer);
+    else gated_mlp(index);
 }
 
 // All rows of the hidden state [T, hidden_stride] → normed_ [T, E], and the forms of it that are needed.
@@ -189,6 +195,9 @@ void Runner::attention(int index) {
              {{&layer.q, q_.as<float>(), query_stride_},
               {&layer.k, k_.as<float>(), key_stride_},
               {&layer.v, v_.as<float>(), key_stride_}});
+    add_adapted(index, {{&AdaptedLayer::q, normed_.as<float>(), q_.as<float>(), query_stride_},
+                        {&AdaptedLayer::k, normed_.as<float>(), k_.as<float>(), key_stride_},
+                        {&AdaptedLayer::v, normed_.as<float>(), v_.as<float>(), key_stride_}});
     profile_.end(QKV);
     write_chunks(index);
     profile_.end(ROTATION);
@@ -213,6 +222,7 @@ void Runner::attention(int index) {
     profile_.end(NORMS);
     multiply(team_, kernels_, forms_.view(attended_.as<float>(), columns), rows_.counts(),
              {{&layer.o, hidden_.as<float>(), hidden_stride_}}, true);
+    add_adapted(index, {{&AdaptedLayer::o, attended_.as<float>(), hidden_.as<float>(), hidden_stride_}});
     profile_.end(OUTPUT);
 }
 
@@ -282,7 +292,8 @@ void Runner::attend(int layer, const Span& span, int kv_head, int tile, int thre
                          (int32_t)work.out_stride, row + t, kv_head * width, width);
 }
 
-void Runner::gated_mlp(const Layer& layer) {
+void Runner::gated_mlp(int index) {
+    const Layer& layer = model_.layers[index];
     const GatedMLP& mlp = layer.mlp;
     Needs needs;
     needs.add(kernels_, mlp.gate);
@@ -290,13 +301,15 @@ void Runner::gated_mlp(const Layer& layer) {
     normalise(layer.mlp_norm, needs);
     profile_.end(NORMS);
     int32_t size = config_.intermediate_size;
-    Rows rows{forms_.view(normed_.as<float>(), config_.hidden_size), nullptr, 0, rows_.counts()};
+    Rows rows{forms_.view(normed_.as<float>(), config_.hidden_size), nullptr, 0, rows_.counts(), index};
+    shrink_gate_and_up(index);
     team_.run((size + GROUP - 1) / GROUP, groups_at_once(num_tokens_), [&](int thread, int first, int end) {
         gate_and_up(mlp, rows, size, first * GROUP, std::min(end * GROUP, size), thread);
     });
     profile_.end(GATE_UP);
     multiply(team_, kernels_, inner_forms_.view(inner_.as<float>(), size), rows_.counts(),
              {{&mlp.down, hidden_.as<float>(), hidden_stride_}}, true);
+    add_adapted(index, {{&AdaptedLayer::down, inner_.as<float>(), hidden_.as<float>(), hidden_stride_}});
     profile_.end(DOWN);
 }
 
@@ -317,6 +330,8 @@ void Runner::gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, in
     };
     multiply_by(mlp.gate, gate - first);
     multiply_by(mlp.up, up - first);
+    const bool is_adapted = rows.adapted_layer >= 0 && !adapted_.empty();
+    if (is_adapted) expand_gate_and_up(rows.adapted_layer, first, count, gate, up, stride);
     kernels_.silu_mul(gate, up, (int)(num_rows * stride), gate);
     Needs needs;
     needs.add(kernels_, mlp.down);
@@ -324,7 +339,7 @@ void Runner::gate_and_up(const GatedMLP& mlp, const Rows& rows, int32_t size, in
         const Form& form = needs.of(i, rows.counts);
         int64_t row = rows.first + i;
         const float* inner = gate + i * stride;
-        if (form.f32) memcpy(inner_.as<float>() + row * size + first, inner, count * sizeof(float));
+        if (form.f32 || is_adapted) memcpy(inner_.as<float>() + row * size + first, inner, count * sizeof(float));
         inner_forms_.fill_part(kernels_, form, inner, size, row, first, count);
     }
 }

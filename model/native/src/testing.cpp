@@ -33,6 +33,15 @@ SW_API int sw_test_silu_mul(const char* isa, const float* gate, const float* up,
     return call(isa, &Kernels::silu_mul, gate, up, n, out);
 }
 
+SW_API int sw_test_shrink(const char* isa, const float* a, int rank, int columns, const float* x, float* sums) {
+    return call(isa, &Kernels::shrink, a, rank, columns, x, sums);
+}
+
+SW_API int sw_test_expand(const char* isa, const float* b, int64_t stride, int rank, const float* sums, int count,
+                          float* out) {
+    return call(isa, &Kernels::expand, b, stride, rank, sums, count, out);
+}
+
 SW_API int sw_test_rotate(const char* isa, float* x, const float* cosine, const float* sine, int head_dim) {
     return call(isa, &Kernels::rotate, x, cosine, sine, head_dim);
 }

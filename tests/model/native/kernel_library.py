@@ -30,6 +30,8 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "sw_test_quantize": (c_char_p, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
     "sw_test_to_bf16": (c_char_p, c_void_p, c_int, c_void_p),
     "sw_test_silu_mul": (c_char_p, c_void_p, c_void_p, c_int, c_void_p),
+    "sw_test_shrink": (c_char_p, c_void_p, c_int, c_int, c_void_p, c_void_p),
+    "sw_test_expand": (c_char_p, c_void_p, c_int64, c_int, c_void_p, c_int, c_void_p),
     "sw_test_rotate": (c_char_p, c_void_p, c_void_p, c_void_p, c_int),
     "sw_test_write_kv": (c_char_p, c_int, c_int, c_void_p, c_void_p, c_int, c_void_p),
     "sw_test_attend": (c_char_p, c_void_p),
@@ -180,6 +182,18 @@ class RowKernels:
         with guarded(np.zeros_like(gate)) as (out,):
             self.call("silu_mul", floats(gate), floats(up), gate.size, out)
         return out
+
+    def shrink(self, a: Floats, x: Floats) -> Floats:
+        with guarded(np.zeros(len(a), np.float32)) as (sums,):
+            self.call("shrink", floats(a), *a.shape, floats(x), sums)
+        return sums
+
+    def expand(self, b: Floats, sums: Floats, first: int, out: Floats) -> Floats:
+        """b [R, N]: as many of its columns as `out` has, from `first` on."""
+        own = floats(b)
+        with guarded(out) as (added,):
+            self.call("expand", own.ctypes.data + 4 * first, b.shape[1], len(b), floats(sums), out.size, added)
+        return added
 
     def rotate(self, x: Floats, cosine: Floats, sine: Floats) -> Floats:
         with guarded(x) as (out,):

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int VOCAB = 331, HIDDEN = 64, INNER = 96, LAYERS = 2, EXPERT_INNER = 32;
 constexpr int NUM_REQUESTS = 3, NUM_NEW = 6, BLOCKS_PER_SLOT = 2, NUM_TOP = 3;
+constexpr int NUM_ADAPTERS = 2;  // request i has number i, the first none
 
 struct Family {
     const char* name;
@@ -58,6 +59,24 @@ private:
             matrix(SW_V, layer, 0, keys, HIDDEN, family_.has_biases);
             matrix(SW_O, layer, 0, HIDDEN, queries);
             fill_mlp(layer);
+        }
+        for (int number = 1; number <= NUM_ADAPTERS; ++number) adapt(number, 5 * number);
+    }
+
+    // Beside every matrix but the keys', which are left alone, and the experts'.
+    void adapt(int number, int rank) {
+        struct Shape { int role, rows, columns; };
+        const int queries = family_.num_heads * family_.head_dim, keys = family_.num_kv_heads * family_.head_dim;
+        for (int layer = 0; layer < LAYERS; ++layer) {
+            std::vector<Shape> shapes = {{SW_Q, queries, HIDDEN}, {SW_V, keys, HIDDEN}, {SW_O, HIDDEN, queries}};
+            if (family_.num_experts == 0 || layer > 0)
+                shapes.insert(shapes.end(), {{SW_GATE, INNER, HIDDEN}, {SW_UP, INNER, HIDDEN}, {SW_DOWN, HIDDEN, INNER}});
+            for (const Shape& s : shapes) {
+                const float scale = 1 / std::sqrt(static_cast<float>(s.columns));
+                const std::vector<float> a = random_.normals(rank * s.columns, scale), b = random_.normals(s.rows * rank, 0.3f);
+                if (sw_model_set_adapter(address, number, s.role, layer, rank, s.rows, s.columns, a.data(), b.data()))
+                    stop();
+            }
         }
     }
 
@@ -180,8 +199,8 @@ public:
         std::vector<sw_opened> opened;
         std::vector<sw_blocks> blocks;
         for (Request* request = requests; request < requests + count; ++request) {
-            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1, request->slot + 1,
-                              request->sampling});
+            opened.push_back({request->slot, static_cast<int32_t>(request->prompt.size()), 1,
+                              request->slot % (NUM_ADAPTERS + 1), request->slot + 1, request->sampling});
             blocks.push_back({request->slot, BLOCKS_PER_SLOT, request->block_ids.data()});
         }
         step({nullptr, 0, opened.data(), count, blocks.data(), count, nullptr, 0}, {}, 0);
@@ -197,7 +216,7 @@ public:
     // A request whose results have no room for what is to be said of its targets.
     bool refuses(const Request& request) {
         const auto length = static_cast<int32_t>(request.prompt.size());
-        const sw_opened opened = {request.slot, length, 1, request.slot + 1, request.sampling};
+        const sw_opened opened = {request.slot, length, 1, 0, request.slot + 1, request.sampling};
         const sw_blocks blocks = {request.slot, BLOCKS_PER_SLOT, request.block_ids.data()};
         const sw_chunk chunk = next_chunk(request, length);
         const sw_batch batch = {nullptr, 0, &opened, 1, &blocks, 1, &chunk, 1};

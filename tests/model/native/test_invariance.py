@@ -3,7 +3,7 @@ by one thread; then again among 1 to 31 others that come and go at random, in ot
 and computed again, by two threads."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from model.batch import Batch, Chunk, OpenedSlot, SamplingParams
 from model.config import ModelConfig
+from model.formats.adapter import Adapter
 from model.native.runner import NativeOptions, NativeRunner
+from tests.model.adapters import random_adapter
 from tests.model.native.library_here import needs_library
 from tests.model.random_checkpoint import LLAMA, MINIMIND_MOE, QWEN2, QWEN3, QWEN3_MOE, random_checkpoint
 from tests.model.torch_backend.driver import Driver
@@ -30,7 +32,7 @@ WEIGHTS = {
 }
 
 
-def make_driver(config: ModelConfig, weights: str, num_threads: int) -> Driver:
+def make_driver(config: ModelConfig, weights: str, num_threads: int, adapters: Sequence[Adapter] = ()) -> Driver:
     options = NativeOptions(
         num_threads=num_threads,
         kv_cache_memory=2**23,
@@ -38,7 +40,7 @@ def make_driver(config: ModelConfig, weights: str, num_threads: int) -> Driver:
         debug_poison=True,
         **WEIGHTS[weights],  # type: ignore[arg-type]
     )
-    return Driver(NativeRunner(random_checkpoint(config, 3), options))
+    return Driver(NativeRunner(random_checkpoint(config, 3), options, adapters))
 
 
 def read(driver: Driver, chunks: list[Chunk]) -> Tensor:
@@ -55,12 +57,13 @@ class Reading:
     slot: int
     tokens: list[int]
     num_prompt: int
+    adapter: int = 0
     position: int = 0
     logits: dict[int, Tensor] = field(default_factory=dict)  # behind the tokens at these positions
 
     @property
     def opened(self) -> OpenedSlot:
-        return OpenedSlot(self.slot, 1, self.num_prompt, GREEDY)
+        return OpenedSlot(self.slot, 1, self.num_prompt, GREEDY, adapter=self.adapter)
 
     def next_chunk(self, num_tokens: int) -> Chunk:
         tokens = tuple(self.tokens[self.position : self.position + num_tokens])
@@ -77,9 +80,9 @@ def its_tokens() -> list[int]:
     return random.Random(1).choices(range(331), k=NUM_TOKENS)
 
 
-def read_alone(config: ModelConfig, weights: str) -> dict[int, Tensor]:
+def read_alone(driver: Driver, adapter: int = 0) -> dict[int, Tensor]:
     """The prompt at once, then token by token."""
-    driver, request = make_driver(config, weights, 1), Reading(ITS_SLOT, its_tokens(), NUM_PROMPT)
+    request = Reading(ITS_SLOT, its_tokens(), NUM_PROMPT, adapter)
     driver.step([], [request.opened])
     while request.position < NUM_TOKENS:
         step(driver, [request], [request.next_chunk(1 if request.position else NUM_PROMPT)])
@@ -87,9 +90,11 @@ def read_alone(config: ModelConfig, weights: str) -> dict[int, Tensor]:
 
 
 class Company:
-    """Requests of random lengths in random chunks; whoever is done leaves, and another comes into his blocks."""
+    """Requests of random lengths in random chunks, of each adapter by turns and of none; whoever is done leaves, and
+    another comes into his blocks."""
 
-    def __init__(self, driver: Driver, rng: random.Random, size: int) -> None:
+    def __init__(self, driver: Driver, rng: random.Random, size: int, num_adapters: int) -> None:
+        self._num_adapters = num_adapters
         self._driver, self._rng, self._numbers = driver, rng, iter(range(10**6))
         self.readings: list[Reading] = []
         while len(self.readings) < size:
@@ -98,7 +103,8 @@ class Company:
     def _newcomer(self) -> Reading:
         length = self._rng.randint(2, 70)
         tokens = self._rng.choices(range(331), k=length)
-        reading = Reading(next(self._numbers), tokens, self._rng.randint(1, length))
+        number = next(self._numbers)
+        reading = Reading(number, tokens, self._rng.randint(1, length), number % (self._num_adapters + 1))
         self._driver.step([], [reading.opened])
         return reading
 
@@ -115,11 +121,13 @@ def sizes(rng: random.Random) -> Iterator[int]:
         yield rng.choice([1, 2, 3, 7, 17, 40])
 
 
-def read_in_company(driver: Driver, rng: random.Random, num_others: int) -> Iterator[dict[int, Tensor]]:
+def read_in_company(
+    driver: Driver, rng: random.Random, num_others: int, adapter: int = 0, num_adapters: int = 0
+) -> Iterator[dict[int, Tensor]]:
     """Twice: set back in the middle of its answer, and read again from the start."""
-    company = Company(driver, rng, num_others)
+    company = Company(driver, rng, num_others, num_adapters)
     for end in (NUM_PROMPT + rng.randint(1, NUM_TOKENS - NUM_PROMPT - 1), NUM_TOKENS):
-        request, chunk_sizes = Reading(ITS_SLOT, its_tokens()[:end], NUM_PROMPT), sizes(rng)
+        request, chunk_sizes = Reading(ITS_SLOT, its_tokens()[:end], NUM_PROMPT, adapter), sizes(rng)
         driver.step([], [request.opened])
         while request.position < end:
             company.change()
@@ -135,12 +143,29 @@ def read_in_company(driver: Driver, rng: random.Random, num_others: int) -> Iter
     "config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE, MINIMIND_MOE], ids=lambda config: config.architecture
 )
 def test_a_tokens_logits_are_the_same_bits_whatever_happens_around_it(config: ModelConfig, weights: str) -> None:
-    alone = read_alone(config, weights)
+    alone = read_alone(make_driver(config, weights, 1))
     for num_others in (1, 4, 15, 31):
         for num_threads in (1, 2):
             driver, rng = make_driver(config, weights, num_threads), random.Random(num_others)
             for logits in read_in_company(driver, rng, num_others):
-                shared = logits.keys() & alone.keys()
-                assert shared
-                for position in shared:
-                    assert torch.equal(logits[position], alone[position]), (num_others, num_threads, position)
+                check_same_bits(logits, alone, (num_others, num_threads))
+
+
+def check_same_bits(logits: dict[int, Tensor], alone: dict[int, Tensor], case: object) -> None:
+    shared = logits.keys() & alone.keys()
+    assert shared
+    for position in shared:
+        assert torch.equal(logits[position], alone[position]), (case, position)
+
+
+@pytest.mark.parametrize("adapter", [0, 2])
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("config", [LLAMA, QWEN2, QWEN3, QWEN3_MOE], ids=lambda config: config.architecture)
+def test_that_holds_beside_other_adapters(config: ModelConfig, weights: str, adapter: int) -> None:
+    """Alone it is computed where there is no other adapter at all."""
+    adapters = [random_adapter(config, seed, rank) for seed, rank in ((1, 4), (2, 13), (3, 8))]
+    alone = read_alone(make_driver(config, weights, 1, adapters[1:2]), min(adapter, 1))
+    for num_others in (1, 15):
+        driver, rng = make_driver(config, weights, 2, adapters), random.Random(num_others)
+        for logits in read_in_company(driver, rng, num_others, adapter, len(adapters)):
+            check_same_bits(logits, alone, num_others)

@@ -163,6 +163,32 @@ def test_silu_mul_of_a_bad_value_is_seen_there_alone(kernels: RowKernels) -> Non
     assert same_bits(after[others], before[others])
 
 
+# ── an adapter's two products ──
+
+RANKS = (1, 3, 8, 16, 21)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("n", SIZES)
+def test_shrink(kernels: RowKernels, n: int, rank: int) -> None:
+    a, x = random_row(rank * n).reshape(rank, n), random_row(n, seed=1)
+    got = kernels.shrink(a, x)
+    np.testing.assert_allclose(got, a.astype(np.float64) @ x, atol=1e-5 * n**0.5)
+    for r in range(rank):  # each of them whatever the others are
+        assert same_bits(kernels.shrink(a[r : r + 1], x), got[r : r + 1])
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("n", SIZES)
+def test_expand(kernels: RowKernels, n: int, rank: int) -> None:
+    b, sums, out = random_row(rank * n).reshape(rank, n), random_row(rank, seed=1), random_row(n, seed=2)
+    got = kernels.expand(b, sums, 0, out)
+    np.testing.assert_allclose(got, out + sums.astype(np.float64) @ b, atol=1e-5)
+    assert same_bits(got, SCALAR.expand(b, sums, 0, out))
+    for first in range(0, n, 32):  # each part is what it is in the whole
+        assert same_bits(kernels.expand(b, sums, first, out[first : first + 32]), got[first : first + 32])
+
+
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
 def test_rotate(kernels: RowKernels, head_dim: int) -> None:
     x, angles = random_row(head_dim), random_row(head_dim // 2, seed=1)
