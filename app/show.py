@@ -42,9 +42,8 @@ def _plain(value: object) -> str | list[int]:
 
 def rows(description: Description) -> Iterator[Row]:
     config = description.config
-    origin = f", {description.origin}" if description.origin else ""
     yield "checkpoint", str(description.path)
-    yield "format", f"{description.format}{origin}"
+    yield "format", description.origin or description.format
     yield "architecture", f"{config.architecture}; {_class(description)}"
     yield "parameters", f"{description.num_parameters:,}"
     yield "weights", _weights(description)

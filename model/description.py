@@ -17,6 +17,7 @@ from model.load import Parts, detect_format, locate, read_checkpoint, read_parts
 from model.native.options import KV_NAMES, KV_TYPES
 from model.options import LoadOptions
 from model.tokenizer import Tokenizer
+from model.tokenizer_match import ends_of_text
 
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 THINKING = frozenset({"enable_thinking", "open_thinking", "thinking", "reasoning_effort"})  # variables of templates
@@ -133,7 +134,7 @@ def _kv_cache(checkpoint: Checkpoint) -> KVCacheCost:
 
 def _tokenizer_facts(tokenizer: Tokenizer, checkpoint: Checkpoint) -> TokenizerFacts:
     beginning = tokenizer.backend.token_to_id(tokenizer.special_tokens.get("bos_token", ""))
-    ends = sorted(tokenizer.eos_token_ids | checkpoint.eos_token_ids)
+    ends = sorted(ends_of_text(checkpoint, tokenizer))
     return TokenizerFacts(
         kind=type(tokenizer.backend.model).__name__,
         num_tokens=tokenizer.backend.get_vocab_size(),

@@ -18,6 +18,7 @@ from model.formats.safetensors_writer import write_safetensors
 from model.load import Parts, locate, read_parts
 from model.options import DTypeName, LoadOptions
 from model.tokenizer_export import UNFINISHED, contents
+from model.tokenizer_match import ends_of_text
 
 ENCODINGS: dict[DTypeName, str | None] = {"auto": None, "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -49,7 +50,7 @@ def _special_token_ids(parts: Parts) -> dict[str, Any]:
         for role in ("bos", "pad")
         if f"{role}_token" in tokenizer.special_tokens
     }
-    return named | {"eos_token_id": one_or_all(tokenizer.eos_token_ids | parts.checkpoint.eos_token_ids)}
+    return named | {"eos_token_id": one_or_all(ends_of_text(parts.checkpoint, tokenizer))}
 
 
 def _json(values: dict[str, Any]) -> str:

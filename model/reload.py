@@ -13,7 +13,7 @@ from model.batch import Runner, RunnerInfo
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
-from model.load import find_model, read_checkpoint, with_rope_scaling
+from model.load import find_model, merge_adapter, read_adapters, read_checkpoint, with_rope_scaling
 from model.options import LoadOptions
 from model.self_test import warm_up
 
@@ -29,9 +29,9 @@ class NewWeights:
 def load_weights(path: Path, config: ModelConfig, info: RunnerInfo, options: LoadOptions) -> NewWeights:
     """`config` and `info` are of the model that is served, which was loaded with `options`. Raises ModelError for what
     is no model, is of another shape, does not fit into the memory beside the other, or does not compute."""
-    checkpoint = with_rope_scaling(read_checkpoint(find_model(path)), options)
+    checkpoint = merge_adapter(with_rope_scaling(read_checkpoint(find_model(path)), options), options)
     require_same_config(checkpoint, config)
-    runner = build_runner(checkpoint, _as_served(options, info))
+    runner = build_runner(checkpoint, _as_served(options, info), read_adapters(checkpoint, options))
     warm_up(checkpoint.path, runner, options.max_num_seqs, options.max_num_batched_tokens)
     return NewWeights(runner, digest_of(checkpoint))
 

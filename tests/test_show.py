@@ -26,7 +26,7 @@ def description(tmp_path: Path) -> Description:
 def test_each_fact_has_a_row(description):
     shown = dict(rows(description))
 
-    assert shown["format"] == "GGUF"
+    assert shown["format"] == "GGUF llama"
     assert shown["architecture"] == "llama; LlamaForCausalLM in transformers"
     assert shown["parameters"] == f"{description.num_parameters:,}"
     assert "Q8_0" in shown["weights"]
