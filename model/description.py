@@ -65,7 +65,7 @@ class TemplateFacts:
 class Description:
     path: Path
     format: str
-    origin: str  # MiniMind's generation; empty where it is not known
+    origin: str  # what it was before it was read: "MiniMind-3", "GGUF llama"
     huggingface_class: str | None  # that computes the same
     config: ModelConfig
     num_parameters: int

@@ -59,7 +59,7 @@ def test_a_minimind_checkpoint_on_the_command_line(capsys):
 
     assert cli.main(["show", str(model), "--tokenizer", str(tokenizer)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("format")][0].split() == ["format", "MiniMind,", "MiniMind-3"]
+    assert [line for line in lines if line.startswith("format")][0].split() == ["format", "MiniMind-3"]
     assert any("tools, a switch for thinking" in line for line in lines)
 
 
