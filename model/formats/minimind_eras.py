@@ -81,14 +81,15 @@ def canonical_names(weights: Weights) -> dict[str, WeightTensor]:
     ModelError where two tensors would have one name."""
     named: dict[str, WeightTensor] = {}
     for file_name, tensor in weights.items():
-        name = _canonical(file_name)
+        name = canonical_name(file_name)
         if name in named:
             raise ModelError(tensor.path, f"tensor {tensor.file_name} is also stored as {named[name].file_name}.")
         named[name] = tensor
     return named
 
 
-def _canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
+    """Of a tensor that has Meta's name; any other stays as it is."""
     stem, _, kind = name.rpartition(".")
     if layer := _META_LAYER.fullmatch(stem):
         part = _META_NAMES.get(layer[2]) or _canonical_mlp(layer[2])

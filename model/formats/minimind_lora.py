@@ -10,23 +10,28 @@ from model.config import ModelConfig
 from model.errors import ModelError
 from model.formats.adapter import Adapter, Half, build_adapter
 from model.formats.checkpoint import WeightTensor
+from model.formats.half_split import half_split
+from model.formats.minimind_eras import canonical_name
 
-_NAME = re.compile(r"(?P<module>model\.layers\.\d+\..+)\.lora\.(?P<side>[AB])\.weight")
-_OLD_NAME = re.compile(r"layers\.\d+\.attention\.w[qkvo]\.lora\.[AB]\.weight")
+_NAME = re.compile(r"(?P<module>.+)\.lora\.(?P<side>[AB])\.weight")
 
 
 def build(name: str, path: Path, config: ModelConfig, tensors: Mapping[str, WeightTensor]) -> Adapter:
     """`tensors`: all of the file, without the prefixes of training. Raises ModelError, naming the tensor."""
-    return build_adapter(name, path, config, _halves(path, tensors))
+    return build_adapter(name, path, config, _halves(path, config, tensors))
 
 
-def _halves(path: Path, tensors: Mapping[str, WeightTensor]) -> Iterator[Half]:
-    """The rows of an early generation's wq would have to be permuted in B as in the weight itself."""
+def _halves(path: Path, config: ModelConfig, tensors: Mapping[str, WeightTensor]) -> Iterator[Half]:
+    """Where the names are Meta's, the rows of queries and keys are in Meta's order: B's as the weight's."""
+    shapes = dict(config.tensor_shapes())
     for name, tensor in tensors.items():
-        if _OLD_NAME.fullmatch(name):
-            problem = f"tensor {name} is of an adapter for MiniMind before 2025-04-26, which cannot be served, so far."
-            raise ModelError(path, problem)
         match = _NAME.fullmatch(name)
         if match is None:
             raise ModelError(path, f"tensor {name} is left over; an adapter of MiniMind has lora.A and lora.B only.")
-        yield Half(f"{match['module']}.weight", "A" if match["side"] == "A" else "B", tensor)
+        stored = f"{match['module']}.weight"
+        weight = canonical_name(stored)
+        if match["side"] == "A":
+            yield Half(weight, "A", tensor)
+        else:
+            is_in_pairs = weight != stored and tensor.shape[:1] == shapes.get(weight, ())[:1]
+            yield Half(weight, "B", half_split({weight: tensor}, config)[weight] if is_in_pairs else tensor)
