@@ -16,6 +16,7 @@ from model.formats import minimind_lora, peft
 from model.formats.adapter import Adapter, merge
 from model.formats.checkpoint import Checkpoint, GenerationDefaults, WeightTensor
 from model.formats.json_object import JsonObject
+from model.formats.minimind_eras import META_ERAS
 from model.formats.minimind_yarn import scaled
 from model.options import DEFAULT_MODEL_NAME, AdapterOption, LoadOptions
 from model.tokenizer import Tokenizer
@@ -127,7 +128,8 @@ def read_adapter(name: str, path: Path, checkpoint: Checkpoint) -> Adapter:
         return peft.read(name, path, checkpoint.config)
     if detect_format(path) is not Format.MINIMIND:
         raise ModelError(path, "is no LoRA adapter: neither a .pth file of MiniMind nor a folder of PEFT.")
-    return minimind_lora.build(name, path, checkpoint.config, read_pth(path))
+    has_meta_names = checkpoint.origin in META_ERAS
+    return minimind_lora.build(name, path, checkpoint.config, read_pth(path), has_meta_names=has_meta_names)
 
 
 def locate(options: LoadOptions) -> Path:

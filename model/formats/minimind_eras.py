@@ -32,6 +32,7 @@ V1 = Era("MiniMind-v1", 16, 1e-5, 1e4, 512, 2, has_meta_names=True)
 EARLY_2 = Era("MiniMind2 of early 2025", 8, 1e-5, 1e6, 8192, 2, has_meta_names=True)
 V2 = Era("MiniMind2", 8, 1e-5, 1e6, 32768, 2)
 V3 = Era("MiniMind-3", None, 1e-6, 1e6, 32768, 1)
+META_ERAS = frozenset({V1.name, EARLY_2.name})
 
 BUFFERS = ("mask", "freqs_cis", "pos_cis", "freqs_cos", "freqs_sin")  # last parts of names; they follow from the config
 

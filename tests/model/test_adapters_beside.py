@@ -41,11 +41,11 @@ def test_a_model_without_adapters_has_none(checkpoint):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"B": (16, 4)}, "do not fit that tensor's (24, 16)."),
-        ({"A": (4, 24)}, "do not fit that tensor's (24, 16)."),
-        ({"A": (3, 16)}, "do not fit that tensor's (24, 16)."),
-        ({"module": "model.layers.2.self_attn.q_proj"}, "is for no matrix of this model."),
-        ({"module": "layers.0.attention.wq"}, "is for no matrix of this model."),
+        ({"B": (16, 4)}, "lora.B.weight has shape (16, 4); for this model it must be (24, 4)."),
+        ({"A": (4, 24)}, "lora.A.weight has shape (4, 24); for this model it must be (4, 16)."),
+        ({"A": (3, 16)}, "lora.B.weight has shape (24, 4); for this model it must be (24, 3)."),
+        ({"module": "model.layers.2.self_attn.q_proj"}, "is for a matrix that this model has not."),
+        ({"module": "layers.0.attention.wq"}, "for MiniMind before April 2025, which this model is not."),
     ],
 )
 def test_one_that_does_not_fit_is_told_with_the_reason(changes, problem, checkpoint, tmp_path):
@@ -67,8 +67,8 @@ def test_what_is_no_adapter_is_told_too(checkpoint, tmp_path):
     torch.save({}, tmp_path / "lora_b_16.pth")
 
     assert find_adapters(checkpoint) == (
-        AdapterBeside(tmp_path / "lora_a_16.pth", None, "is no zip file as torch.save writes it."),
-        AdapterBeside(tmp_path / "lora_b_16.pth", None, "there is no tensor in it."),
+        AdapterBeside(tmp_path / "lora_a_16.pth", None, "this is neither a GGUF file nor a PyTorch checkpoint."),
+        AdapterBeside(tmp_path / "lora_b_16.pth", None, "there is no tensor of a LoRA adapter in it."),
     )
 
 

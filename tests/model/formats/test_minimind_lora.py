@@ -15,9 +15,11 @@ from tests.model.minimind_data import GOLDEN, needs_minimind
 from tests.model.random_checkpoint import LLAMA
 
 
-def saved(tmp_path: Path, state: dict[str, torch.Tensor], config: ModelConfig = LLAMA) -> Adapter:
+def saved(
+    tmp_path: Path, state: dict[str, torch.Tensor], config: ModelConfig = LLAMA, *, has_meta_names: bool = False
+) -> Adapter:
     torch.save(state, path := tmp_path / "lora.pth")
-    return minimind_lora.build("tuned", path, config, minimind.read_state(path))
+    return minimind_lora.build("tuned", path, config, minimind.read_state(path), has_meta_names=has_meta_names)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
@@ -42,6 +44,11 @@ def test_the_golden_file_is_for_the_golden_model() -> None:
     assert {pair.rank for pair in adapter.pairs.values()} == {16}
 
 
+def test_a_later_adapter_is_refused_for_an_early_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="of an adapter for MiniMind since April 2025, which this model is not"):
+        saved(tmp_path, minimind_state(LLAMA), has_meta_names=True)
+
+
 @needs_minimind
 @pytest.mark.parametrize("era", ["v1", "v2-early"])
 def test_an_adapter_of_an_early_era_changes_the_rows_that_it_changed_there(era: str, tmp_path: Path) -> None:
@@ -59,6 +66,7 @@ def test_an_adapter_of_an_early_era_changes_the_rows_that_it_changed_there(era: 
             for side, tensor in zip("AB", pair, strict=True)
         },
         config,
+        has_meta_names=True,
     )
     torch.save(state | {name: state[name].float() + b @ a for name, (a, b) in halves.items()}, tmp_path / "merged.pth")
 
@@ -74,7 +82,7 @@ def test_an_adapter_of_an_early_era_changes_the_rows_that_it_changed_there(era: 
     [
         ("model.layers.0.mlp.up_proj.weight", "up_proj.weight is left over"),
         ("model.layers.0.self_attn.q_proj.lora.C.weight", "lora.C.weight is left over"),
-        ("layers.0.attention.wq.lora.A.weight", "lora.A.weight is there twice"),
+        ("layers.0.attention.wq.lora.A.weight", "wq.lora.A.weight is of an adapter for MiniMind before April 2025"),
     ],
 )
 def test_another_tensor_is_refused_by_name(name: str, problem: str, tmp_path: Path) -> None:
