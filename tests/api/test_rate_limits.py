@@ -5,6 +5,8 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
 
 import anthropic
 import httpx
@@ -30,6 +32,7 @@ BODIES = {
     "/v1/responses": {"input": "a", "max_output_tokens": 2},
     "/v1/messages": CHAT,
     "/v1/embeddings": {"input": "a"},
+    "/generate": {"input_ids": [1], "sampling_params": {"max_new_tokens": 2}},
 }
 
 
@@ -50,9 +53,14 @@ def clock(monkeypatch):
     return clock
 
 
+def no_weights(path: Path) -> NoReturn:
+    """With it there is /generate."""
+    raise AssertionError(path)
+
+
 def limited(requests: int | None = None, tokens: int | None = None, runner: FakeRunner | None = None, keys=KEYS):
     access = Access(keys, ("*",), max_requests_per_minute=requests, max_tokens_per_minute=tokens)
-    return build_with_engine(runner, access=access)
+    return build_with_engine(runner, access=access, load_weights=no_weights)
 
 
 async def complete(client, headers=ADA, **body) -> httpx.Response:

@@ -29,7 +29,7 @@ NAMES = [era + moe for era, moe in product(RIGHT, ("", "-moe"))]
 
 @pytest.fixture
 def no_runner(monkeypatch) -> None:
-    monkeypatch.setattr(loading, "build_runner", lambda checkpoint, options: None)
+    monkeypatch.setattr(loading, "build_runner", lambda *_: None)
 
 
 @cache
