@@ -82,9 +82,6 @@ def word(metavar: str, meaning: str) -> Any:
     return Field(description=meaning, json_schema_extra={"group": "Words", "metavar": metavar, "said": "", "flag": ""})
 
 
-Folder = Annotated[Path, AfterValidator(check_folder)]
-
-
 def parse_adapter(text: object) -> object:
     """`name=path` → both."""
     if not isinstance(text, str):
@@ -96,6 +93,7 @@ def parse_adapter(text: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(check_text)]
+Folder = Annotated[Path, AfterValidator(check_folder)]
 Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Names = Annotated[tuple[Text, ...], NoDecode, BeforeValidator(split_list)]

@@ -1,5 +1,5 @@
-"""What a checkpoint is, as facts for a person or a program: read off its names, shapes and settings. Tensors stay
-mapped; no backend is asked, and a tokenizer need not be there.
+"""What a checkpoint is, as facts for a person or a program: read off its names, shapes and settings. Its tensors
+stay mapped; no backend is asked, and a tokenizer need not be there.
 """
 
 import math

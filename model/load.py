@@ -68,9 +68,10 @@ def load(options: LoadOptions) -> LoadedModel:
     """Raises ModelError for whatever cannot be served."""
     path = locate(options)
     parts = read_parts(path, options)
-    checkpoint, tokenizer = merge_adapter(parts.checkpoint, options), parts.tokenizer
+    tokenizer = parts.tokenizer
     if not options.allow_tokenizer_mismatch:
-        check_match(checkpoint, tokenizer, is_named=options.tokenizer is not None)
+        check_match(parts.checkpoint, tokenizer, is_named=options.tokenizer is not None)
+    checkpoint = merge_adapter(parts.checkpoint, options)
     return LoadedModel(
         name=DEFAULT_MODEL.name if options.model == DEFAULT_MODEL_NAME else _name_of(path),
         path=path,
@@ -211,9 +212,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     match detect_format(path):
         case Format.GGUF:
             from model.formats import gguf
-            from model.formats.gguf_container import open_container
 
-            return gguf.checkpoint_of(open_container(path))
+            return gguf.read(path)
         case Format.HUGGING_FACE:
             from model.formats import huggingface
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint
+from model.formats.minimind_eras import EARLY_2, V1, V2, V3
 from model.tokenizer import Tokenizer
 
 NUM_TOKENS = 6400
@@ -38,10 +39,10 @@ OWNERS: Mapping[Vocabulary, str] = MappingProxyType(
 )
 BY_ORIGIN: Mapping[str, frozenset[Vocabulary]] = MappingProxyType(
     {
-        "MiniMind-v1": frozenset({Vocabulary.V1}),
-        "MiniMind2 of early 2025": frozenset({Vocabulary.V1}),
-        "MiniMind2": frozenset({Vocabulary.V2}),
-        "MiniMind-3": frozenset({Vocabulary.V3}),
+        V1.name: frozenset({Vocabulary.V1}),
+        EARLY_2.name: frozenset({Vocabulary.V1}),
+        V2.name: frozenset({Vocabulary.V2}),
+        V3.name: frozenset({Vocabulary.V3}),
     }
 )
 # What exports are written as: as Llama all that was before MiniMind-3.

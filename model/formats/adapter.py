@@ -14,11 +14,11 @@ import numpy as np
 from model.config import ModelConfig
 from model.errors import ModelError
 from model.formats.checkpoint import Checkpoint, WeightTensor
+from model.formats.tied_embeddings import EMBEDDING
 
 log = logging.getLogger(__name__)
 
 _SERVABLE = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight")
-EMBEDDING = "model.embed_tokens.weight"  # rows are looked up there, not multiplied
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,8 @@ class Half:
 def build_adapter(name: str, path: Path, config: ModelConfig, halves: Iterable[Half]) -> Adapter:
     """Raises ModelError, naming the tensor, where one is not a matrix of this model, has no partner, or has another
     shape than the model's matrix asks for."""
-    shapes = {weight: shape for weight, shape in config.tensor_shapes() if len(shape) == 2 and weight != EMBEDDING}
+    shapes = {weight: shape for weight, shape in config.tensor_shapes() if len(shape) == 2}
+    del shapes[EMBEDDING]  # rows are looked up there, not multiplied
     found: dict[str, dict[str, Half]] = {}
     for half in halves:
         tensor = half.tensor
